@@ -1,0 +1,57 @@
+"""minicnn: a convolutional network in pure NumPy, every gradient written out and proven."""
+
+from minicnn.datasets import digits, fashion_mnist, mnist
+from minicnn.layers import (
+    AvgPool2D,
+    Conv2D,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from minicnn.losses import softmax, softmax_cross_entropy, squared_error
+from minicnn.models import lenet, lenet_relu
+from minicnn.optimizers import SGD
+from minicnn.reference import (
+    corr2d,
+    corr2d_multi_in,
+    corr2d_multi_in_out,
+    corr2d_multi_in_out_1x1,
+    pool2d,
+)
+from minicnn.sequential import Sequential
+from minicnn.training import evaluate, fit
+
+__all__ = [
+    "AvgPool2D",
+    "Conv2D",
+    "Flatten",
+    "Layer",
+    "Linear",
+    "MaxPool2D",
+    "ReLU",
+    "SGD",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "corr2d",
+    "corr2d_multi_in",
+    "corr2d_multi_in_out",
+    "corr2d_multi_in_out_1x1",
+    "digits",
+    "evaluate",
+    "fashion_mnist",
+    "fit",
+    "lenet",
+    "lenet_relu",
+    "mnist",
+    "pool2d",
+    "softmax",
+    "softmax_cross_entropy",
+    "squared_error",
+]
+
+__version__ = "0.1.0"

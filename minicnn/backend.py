@@ -1,0 +1,108 @@
+"""Where arrays live: NumPy on the host, CuPy on a GPU. The only file that imports CuPy."""
+
+import functools
+from types import ModuleType
+
+import numpy as np
+
+DEVICES = ("cpu", "gpu", "auto")
+
+Array = np.ndarray
+"""What layers take and give back: a `numpy.ndarray` or, on a GPU, a `cupy.ndarray`."""
+
+
+class DeviceError(ValueError):
+    """The device that was asked for cannot be used."""
+
+
+def array_module(x: Array) -> ModuleType:
+    """`numpy` or `cupy`, whichever `x` belongs to. Raises ValueError for anything but an array."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    if type(x).__module__.partition(".")[0] == "cupy":
+        import cupy
+
+        return cupy
+    raise ValueError(
+        f"expected a NumPy or CuPy array but got {type(x).__name__}: make one with numpy.asarray"
+    )
+
+
+def device_of(x: Array) -> str:
+    """`"cpu"` or `"gpu"`: where `x` lives."""
+    return "cpu" if array_module(x) is np else "gpu"
+
+
+def to_device(x: Array, device: str) -> Array:
+    """`x` on `device`, `"cpu"` or `"gpu"`: itself if it is there already, else a copy."""
+    if device_of(x) == device:
+        return x
+    if device == "cpu":
+        return x.get()
+    choose_device(device)
+    import cupy
+
+    return cupy.asarray(x)
+
+
+def synchronize(device: str) -> None:
+    """Waits until `device` has done all that it was given; do so before reading a clock."""
+    if device == "gpu":
+        import cupy
+
+        cupy.cuda.get_current_stream().synchronize()
+
+
+def choose_device(name: str) -> str:
+    """`"cpu"` or `"gpu"` for `"cpu"`, `"gpu"` or `"auto"`: a GPU if one works, else the CPU.
+
+    Raises DeviceError, with the reason and the remedy, if `"gpu"` is asked for and none works.
+    """
+    if name not in DEVICES:
+        raise DeviceError(f"expected a device of {', '.join(DEVICES)} but got {name!r}")
+    if name == "cpu":
+        return "cpu"
+    problem = gpu_problem()
+    if problem and name == "gpu":
+        raise DeviceError(f"no GPU can be used: {problem}")
+    return "cpu" if problem else "gpu"
+
+
+@functools.cache
+def gpu_problem() -> str | None:
+    """Why no GPU can be used, with the remedy, in one sentence; None if one kernel and one
+    matrix product ran on it (a driver without the CUDA libraries passes any lesser test)."""
+    try:
+        import cupy
+    except ImportError as error:
+        return (
+            f"CuPy cannot be imported ({error}); install it with pip install 'minicnn[cuda12]' "
+            "or 'minicnn[cuda13]', after the CUDA version that nvidia-smi shows"
+        )
+    try:
+        x = cupy.ones((2, 2), dtype=np.float32) + 1
+        if float((x @ x).sum()) == 32:
+            return None
+        return "a 2x2 matrix product came out wrong on it"
+    except Exception as error:  # CuPy's errors share no base class below Exception
+        return _explain(cupy, error)
+
+
+def _explain(cupy: ModuleType, error: Exception) -> str:
+    """The sentence for `error`, raised by the first work given to the GPU."""
+    driver = cupy.cuda.runtime.driverGetVersion()
+    wheel = cupy.cuda.runtime.runtimeGetVersion()
+    if driver == 0:
+        return "there is no NVIDIA driver on this machine; install the one for your GPU"
+    if driver // 1000 < wheel // 1000:
+        return (
+            f"the driver supports CUDA {driver // 1000} but CuPy was built for CUDA "
+            f"{wheel // 1000}; update the driver, or pip uninstall CuPy and install "
+            f"'minicnn[cuda{driver // 1000}]'"
+        )
+    if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+        return f"its memory is full ({error}); stop what else runs on it"
+    return (
+        f"its first kernel or matrix product failed ({type(error).__name__}: {error}); the CUDA "
+        f"libraries may be missing: pip install 'minicnn[cuda{wheel // 1000}]'"
+    )

@@ -1,0 +1,19 @@
+"""Labelled images: Fashion-MNIST, MNIST and digits that need no download, and files of your own."""
+
+from minicnn.datasets.dataset import Dataset, batches
+from minicnn.datasets.digits import digits
+from minicnn.datasets.idx import DataError, read_idx
+from minicnn.datasets.images import read_image
+from minicnn.datasets.sources import DatasetNotFound, fashion_mnist, mnist
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "DatasetNotFound",
+    "batches",
+    "digits",
+    "fashion_mnist",
+    "mnist",
+    "read_idx",
+    "read_image",
+]

@@ -1,0 +1,74 @@
+"""Files from the first mirror that has them: whole and verified, or not there at all."""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from minicnn.datasets.idx import DataError
+
+PROBE_SECONDS = 5
+STALL_SECONDS = 15
+
+
+def download(mirrors: Sequence[str], md5: dict[str, str], folder: Path) -> None:
+    """Puts each file named in `md5` into `folder` unless it is there with that MD5.
+
+    A mirror is an address to which a file's name is added; where one fails, the next goes on. A
+    file is written under another name and renamed when its MD5 is right, so that an interruption
+    or a second process spoils nothing. Raises DataError, which says what each mirror answered.
+    """
+    problems = _probe(mirrors, next(iter(md5)))
+    failures = [f"{mirror}: {problem}" for mirror, problem in problems.items()]
+    for mirror in mirrors:
+        if mirror in problems:
+            continue
+        try:
+            for name in md5:
+                _fetch(mirror, name, md5[name], folder)
+            return
+        except OSError as error:
+            failures.append(f"{mirror}{name}: {error}")
+        except ValueError:
+            failures.append(f"{mirror}{name}: what came is not this file (wrong MD5)")
+    raise DataError("\n".join(failures))
+
+
+def _probe(mirrors: Sequence[str], name: str) -> dict[str, str]:
+    """What keeps each mirror from answering, known in PROBE_SECONDS for all: looking up a host has
+    no timeout of its own, and one host may have many addresses, each with a timeout."""
+    import pooch  # here: importing it takes half as long as all of minicnn
+
+    downloader = pooch.HTTPDownloader(timeout=PROBE_SECONDS)
+    problems = dict.fromkeys(mirrors, f"no answer in {PROBE_SECONDS} seconds")
+
+    def ask(mirror: str) -> None:
+        try:
+            downloader(mirror + name, None, None, check_only=True)
+            del problems[mirror]
+        except OSError as error:
+            cause = error
+            while cause.__context__:
+                cause = cause.__context__
+            problems[mirror] = str(cause)
+
+    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + PROBE_SECONDS
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return problems.copy()
+
+
+def _fetch(mirror: str, name: str, md5: str, folder: Path) -> None:
+    import pooch
+    from tqdm import tqdm
+
+    pooch.get_logger().setLevel("WARNING")
+    # pooch sets the bar's total, and takes one without a total for no bar
+    with tqdm(desc=name, total=1, unit="B", unit_scale=True, leave=False) as bar:
+        downloader = pooch.HTTPDownloader(
+            progressbar=bar, chunk_size=1 << 16, timeout=(PROBE_SECONDS, STALL_SECONDS)
+        )
+        pooch.retrieve(mirror + name, f"md5:{md5}", name, folder, downloader=downloader)

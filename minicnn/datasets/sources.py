@@ -1,0 +1,228 @@
+"""MNIST and Fashion-MNIST: found on this machine or downloaded, and verified.
+
+Both are 60,000 images to train with and 10,000 to test with, 28x28 and grey, in four IDX files that
+bear the same names. So it is the content that tells them apart: Fashion-MNIST's is known by its
+SHA-256 after decompression, since packages compress it anew.
+
+Sources: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
+machine learning algorithms", 2017; Y. LeCun et al., "Gradient-based learning applied to document
+recognition", 1998.
+"""
+
+import dataclasses
+import hashlib
+import os
+import struct
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from minicnn.backend import Array
+from minicnn.datasets.dataset import Dataset
+from minicnn.datasets.download import download
+from minicnn.datasets.idx import REMEDY, DataError, read_idx
+
+SHAPES = {
+    "train-images-idx3-ubyte": (60000, 28, 28),
+    "train-labels-idx1-ubyte": (60000,),
+    "t10k-images-idx3-ubyte": (10000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10000,),
+}
+FASHION_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+SYSTEM_FOLDER = Path("/usr/share/datasets")
+
+
+class DatasetNotFound(DataError):
+    """A data set is in none of the places where it was looked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is known of a data set. Its folder is called `name`, `md5` is that of the files as the
+    mirrors serve them, and `package` is the one of Debian and Ubuntu that holds it."""
+
+    title: str
+    name: str
+    classes: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    md5: dict[str, str]
+    package: str | None = None
+
+
+FASHION_MNIST = Source(
+    title="Fashion-MNIST",
+    name="fashion-mnist",
+    classes=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    mirrors=(
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    md5={
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+    package="dataset-fashion-mnist",
+)
+MNIST = Source(
+    title="MNIST",
+    name="mnist",
+    classes=tuple("0123456789"),
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    md5={
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+)
+
+
+def fashion_mnist(folder: Path | str | None = None) -> tuple[Dataset, Dataset]:
+    """Fashion-MNIST, to train and to test with.
+
+    Its four files, plain or gzipped, are looked for in `folder` if that is given, and there only;
+    else in $MINICNN_DATA or its subfolder fashion-mnist, in the user's cache, in
+    /usr/share/datasets/fashion-mnist, and then they are downloaded into the cache.
+
+    Raises DatasetNotFound, which tells what was tried and what helps, and DataError for a wrong
+    file in `folder` or $MINICNN_DATA; elsewhere a wrong file is passed over with a warning.
+    """
+    return _load(FASHION_MNIST, folder)
+
+
+def mnist(folder: Path | str | None = None) -> tuple[Dataset, Dataset]:
+    """MNIST, to train and to test with; looked for as in `fashion_mnist`, under the name mnist."""
+    return _load(MNIST, folder)
+
+
+def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
+    failures = []
+    for place, chosen_by_user in _places(source, folder):
+        try:
+            return _read_folder(source, place)
+        except DatasetNotFound as error:
+            failures.append(str(error))
+        except DataError as error:
+            if chosen_by_user:
+                raise
+            warnings.warn(str(error), stacklevel=3)
+            failures.append(str(error))
+    if folder is None:
+        try:
+            download(source.mirrors, source.md5, _cache(source))
+            return _read_folder(source, _cache(source))
+        except DataError as error:
+            failures.append(str(error))
+    raise DatasetNotFound(_explain(source, failures))
+
+
+def _places(source: Source, folder: Path | str | None) -> list[tuple[Path, bool]]:
+    """The folders to look in, in order, and of each whether the user chose it."""
+    if folder is not None:
+        return [(Path(folder), True)]
+    places = [(_cache(source), False), (SYSTEM_FOLDER / source.name, False)]
+    if os.environ.get("MINICNN_DATA"):
+        chosen = Path(os.environ["MINICNN_DATA"])
+        inside = chosen / source.name
+        places.insert(0, (inside if os.path.isdir(inside) else chosen, True))
+    return places
+
+
+def _cache(source: Source) -> Path:
+    import pooch  # here: importing it takes half as long as all of minicnn
+
+    return Path(pooch.os_cache("minicnn")) / source.name
+
+
+def _read_folder(source: Source, folder: Path) -> tuple[Dataset, Dataset]:
+    if not os.path.isdir(folder):
+        raise DatasetNotFound(f"{folder}: no such folder")
+    paths = {file: _find(folder, file) for file in SHAPES}
+    missing = [file for file, path in paths.items() if path is None]
+    if missing:
+        raise DatasetNotFound(f"{folder}: {', '.join(missing)} not in it")
+    arrays = [_read_file(source, path, file) for file, path in paths.items()]
+    try:
+        return tuple(
+            Dataset(images[:, np.newaxis], labels, source.classes, source.name)
+            for images, labels in (arrays[:2], arrays[2:])
+        )
+    except ValueError as error:
+        raise DataError(f"{folder}: {error}") from error
+
+
+def _find(folder: Path, file: str) -> Path | None:
+    """The path of `file`, gzipped or plain, or in the spelling train-images.idx3-ubyte; gzipped
+    first, so that a download replaces a damaged plain file."""
+    for name in (file, file.replace("-idx", ".idx")):
+        for path in (folder / f"{name}.gz", folder / name):
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def _read_file(source: Source, path: Path, file: str) -> Array:
+    array = read_idx(path, SHAPES[file])
+    owner = _owner(path, file, array)
+    if owner is source or (owner is None and source is MNIST):
+        return array
+    if owner:
+        raise DataError(
+            f"{path} belongs to {owner.title}, not to {source.title}, whose files have the same "
+            "names: keep each data set in a folder of its own"
+        )
+    raise DataError(
+        f"{path} is not the official file of {source.title}, whose content has another SHA-256: "
+        f"{REMEDY}"
+    )
+
+
+def _owner(path: Path, file: str, array: Array) -> Source | None:
+    """The data set whose checksum fits; MNIST's is known of the official gzip files only."""
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    if hashlib.sha256(header + array.tobytes()).hexdigest() == FASHION_SHA256[file]:
+        return FASHION_MNIST
+    if hashlib.md5(path.read_bytes()).hexdigest() == MNIST.md5[f"{file}.gz"]:
+        return MNIST
+    return None
+
+
+def _explain(source: Source, failures: list[str]) -> str:
+    remedies = [
+        "give the folder that holds its files: --data-folder, or the argument folder",
+        "set $MINICNN_DATA to that folder",
+        f"download {', '.join(source.md5)} from {source.mirrors[0]} into it",
+    ]
+    if source.package:
+        remedies.append(f"on Debian or Ubuntu: apt-get install {source.package}")
+    return (
+        f"{source.title} was not found:\n{_listed(failures)}\n"
+        f"Any one of these helps:\n{_listed(remedies)}"
+    )
+
+
+def _listed(lines: list[str]) -> str:
+    return textwrap.indent("\n".join(lines), "  ")

@@ -1,0 +1,50 @@
+"""Initial weights: random, with the variance that keeps signals and gradients alive.
+
+A weight of shape (out, in, *kernel) lets each output sum over fan_in = in * prod(kernel) inputs,
+and each input feed fan_out = out * prod(kernel) outputs. With independent weights of mean 0,
+
+    Var(y) = fan_in * Var(weight) * Var(x)       forward keeps its variance if Var = 1/fan_in
+    Var(dx) = fan_out * Var(weight) * Var(dy)    backward does if Var = 1/fan_out
+
+Glorot takes the mean of both fans. U(-b, b) has variance b**2/3, so
+
+    Var(weight) = 2 / (fan_in + fan_out),   b = sqrt(6 / (fan_in + fan_out))               (1)
+
+He doubles the forward variance, since a ReLU sets half of the signal to zero:
+
+    Var(weight) = 2 / fan_in                                                               (2)
+
+Source: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+networks", AISTATS 2010; K. He et al., "Delving deep into rectifiers", ICCV 2015.
+"""
+
+import math
+
+import numpy as np
+
+from minicnn.backend import Array
+
+
+def glorot_uniform(
+    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: type = np.float32
+) -> Array:
+    """Weights of `shape` (out, in, *kernel), uniform, drawn on the host from `rng`; a fresh
+    generator, different in each run, if that is None."""
+    fan_in, fan_out = _fans(shape)
+    bound = math.sqrt(6 / (fan_in + fan_out))  # (1)
+    return (rng or np.random.default_rng()).uniform(-bound, bound, shape).astype(dtype)
+
+
+def he_normal(
+    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: type = np.float32
+) -> Array:
+    """Weights of `shape` (out, in, *kernel), normal, for layers that a ReLU follows; drawn as in
+    `glorot_uniform`."""
+    fan_in, _ = _fans(shape)
+    deviation = math.sqrt(2 / fan_in)  # (2)
+    return (rng or np.random.default_rng()).normal(0, deviation, shape).astype(dtype)
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel

@@ -1,0 +1,80 @@
+"""Activations: one function applied to every entry, y = f(x), so that dx = dy * f'(x).
+
+    sigmoid   y = 1 / (1 + exp(-x)) = (1 + tanh(x/2)) / 2                                  (1)
+              dx = dy * y * (1 - y)                                                        (2)
+    tanh      y = tanh(x)                                                                  (3)
+              dx = dy * (1 - y**2)                                                         (4)
+    ReLU      y = max(x, 0)                                                                (5)
+              dx = dy where y > 0, else 0; at the kink x = 0 the derivative is taken as 0  (6)
+
+Each derivative is written in y, which the next layer keeps anyway, so x can be forgotten. For the
+sigmoid: exp(-x) = (1 - y)/y, so f' = exp(-x) / (1 + exp(-x))**2 = y**2 * (1 - y)/y = y*(1 - y).
+The form with tanh cannot overflow, where exp(-x) does for large negative x.
+
+Source: Y. LeCun et al., "Efficient BackProp", 1998, section 4.4; V. Nair, G. Hinton, "Rectified
+linear units improve restricted Boltzmann machines", ICML 2010.
+"""
+
+from minicnn.backend import Array, array_module
+from minicnn.layers.base import Gradients, Layer, check_float
+
+
+class Activation(Layer):
+    """Any shape in, the same shape out, no parameters."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Sigmoid(Activation):
+    """y = 1 / (1 + exp(-x)), between 0 and 1."""
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        check_float(self, x)
+        xp, half = array_module(x), x.dtype.type(0.5)
+        y = x * half
+        xp.tanh(y, out=y)
+        y *= half
+        y += half  # (1)
+        return y, y
+
+    def backward(
+        self, dy: Array, saved: Array, need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        if not need_dx:
+            return None, {}
+        y = saved
+        dx = 1 - y
+        dx *= y
+        dx *= dy  # (2)
+        return dx, {}
+
+
+class Tanh(Activation):
+    """y = tanh(x), between -1 and 1."""
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        check_float(self, x)
+        y = array_module(x).tanh(x)  # (3)
+        return y, y
+
+    def backward(
+        self, dy: Array, saved: Array, need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        y = saved
+        return (dy * (1 - y * y) if need_dx else None), {}  # (4)
+
+
+class ReLU(Activation):
+    """y = max(x, 0)."""
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        check_float(self, x)
+        y = array_module(x).maximum(x, 0)  # (5)
+        return y, y
+
+    def backward(
+        self, dy: Array, saved: Array, need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        y = saved
+        return (dy * (y > 0) if need_dx else None), {}  # (6)

@@ -1,0 +1,114 @@
+"""The protocol of a layer: y = f(x; params) forward, the exact derivative of f backward.
+
+For a scalar loss L and dy = dL/dy, `backward` returns dx = dL/dx, by the chain rule
+
+    dL/dx[k] = sum_m dL/dy[m] * (derivative of y[m] by x[k])
+
+and, in the same way, dL/dparam for each parameter.
+
+A layer owns its hyper-parameters and `params`, and nothing of a batch: what backward needs of the
+forward pass is returned by `forward` and handed back to `backward`. So two threads may use one
+layer at once, and a second forward before the backward of the first does no harm.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minicnn.backend import Array, array_module, device_of, to_device
+
+Shape = tuple[int, ...]
+Gradients = dict[str, Array]
+
+
+class Layer:
+    """A differentiable function with parameters.
+
+    `params` maps names to arrays; assigning to an entry replaces that parameter. Arrays are float;
+    results have the dtype of the input, in both directions, and nothing that is passed in is
+    written to. A layer that behaves differently in training and inference (dropout, say) does the
+    training in `forward` and the inference in `__call__`.
+    """
+
+    params: dict[str, Array]
+
+    def __init__(self) -> None:
+        self.params = {}
+
+    def __call__(self, x: Array) -> Array:
+        """Inference: y alone, nothing kept."""
+        return self.forward(x)[0]
+
+    def forward(self, x: Array) -> tuple[Array, Any]:
+        """(y, saved): `saved` is all that `backward` needs of this pass, and no more."""
+        raise NotImplementedError
+
+    def backward(
+        self, dy: Array, saved: Any, need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        """(dx, grads): dL/dx, or None if not `need_dx`; dL/dparam under the keys of `params`."""
+        raise NotImplementedError
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        """The shape of y for x of `x_shape`. Raises ValueError, with the arithmetic, if x does not
+        fit."""
+        return tuple(x_shape)
+
+    def multiply_adds(self, x_shape: Shape) -> int:
+        """How many multiply-adds the products of one forward pass over x of `x_shape` take."""
+        return 0
+
+    def astype(self, dtype: Any) -> "Layer":
+        """The same layer with parameters of `dtype`; the arrays are copies."""
+        return self._with_params(lambda parameter: parameter.astype(dtype))
+
+    def to(self, device: str) -> "Layer":
+        """The same layer with parameters on `device`, `"cpu"` or `"gpu"`."""
+        return self._with_params(lambda parameter: to_device(parameter, device))
+
+    def load_params(self, params: Mapping[str, Array]) -> None:
+        """Copies values in. Raises ValueError, and changes nothing, unless names, shapes and
+        dtypes are exactly those of `params`."""
+        own = self.params
+        if own.keys() != params.keys():
+            missing, unknown = sorted(own.keys() - params), sorted(params.keys() - own)
+            raise ValueError(
+                f"expected the parameters {', '.join(own)}: missing {missing}, unknown {unknown}"
+            )
+        for name, parameter in own.items():
+            value = params[name]
+            if value.shape != parameter.shape or value.dtype != parameter.dtype:
+                raise ValueError(
+                    f"parameter {name} has shape {parameter.shape} and dtype {parameter.dtype} "
+                    f"but got {value.shape} and {value.dtype}"
+                )
+        for name, parameter in own.items():
+            parameter[...] = to_device(params[name], device_of(parameter))
+
+    def _with_params(self, change: Callable[[Array], Array]) -> "Layer":
+        clone = copy.copy(self)
+        clone.params = {name: change(parameter) for name, parameter in self.params.items()}
+        return clone
+
+
+def check_float(layer: Layer, x: Array) -> None:
+    """Raises ValueError unless x is an array of floats."""
+    array_module(x)
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ValueError(
+            f"{layer!r} expected a float array but got {x.dtype}: images of bytes, for example, "
+            f"become floats as x.astype('float32') / 255"
+        )
+
+
+def check_images(layer: Layer, x_shape: Shape, channels: int | None = None) -> None:
+    """Raises ValueError unless `x_shape` is (N, C, H, W), with C = `channels` if that is given."""
+    if len(x_shape) != 4:
+        raise ValueError(f"{layer!r} expected x of shape (N, C, H, W) but got {tuple(x_shape)}")
+    if channels is not None and x_shape[1] != channels:
+        raise ValueError(
+            f"{layer!r} expected {channels} input channels but got {x_shape[1]}, "
+            f"in x of shape {tuple(x_shape)}"
+        )

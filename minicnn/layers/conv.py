@@ -1,0 +1,145 @@
+"""Convolution (as in all of deep learning, cross-correlation: the kernel is not flipped).
+
+With windows[c, i, j, p, q], what tap (i, j) of output (p, q) reads, as in windows.py,
+
+    y[n, o, p, q] = sum_{c,i,j} weight[o, c, i, j] * windows[n, c, i, j, p, q] + bias[o]       (1)
+
+Each product is added to one y, so it sends dy * windows to its weight and dy * weight to its
+entry of x; where windows overlap, an entry of x receives from all that cover it:
+
+    dweight[o, c, i, j] = sum_{n,p,q} dy[n, o, p, q] * windows[n, c, i, j, p, q]               (2)
+    dwindows[n, c, i, j, p, q] = sum_o weight[o, c, i, j] * dy[n, o, p, q]                     (3)
+    dx = col2im(dwindows)                                                                      (4)
+    dbias[o] = sum_{n,p,q} dy[n, o, p, q]                                                      (5)
+
+As products of matrices, with a row of columns = im2col(x) for each (c, i, j):
+
+    Y = W columns + b        dW = dY columns^T        dX = col2im(W^T dY)
+
+Stride, padding and dilation need no case of their own in backward: they are all in im2col, which
+is linear, and col2im is its transpose. With groups the channels are split, in and out alike, and
+each group is a convolution of its own: the products are stacks of `groups` matrices.
+
+The columns are formed a few output rows at a time, so that they stay in the cache, and again in
+backward, which costs no more than reading them back; so all that has to be kept is x.
+
+Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998;
+K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for document
+processing", 2006, for im2col.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minicnn.backend import Array, array_module, device_of
+from minicnn.initializers import glorot_uniform
+from minicnn.layers.base import Gradients, Layer, Shape, check_float, check_images
+from minicnn.windows import Pair, Windows, batch_first, integer, pair
+
+
+class Conv2D(Layer):
+    """x (N, in_channels, H, W) -> y (N, out_channels, OH, OW), with OH, OW as in windows.py.
+
+    kernel_size, stride, padding (per side, with zeros) and dilation are an int or (height, width),
+    in pixels. `groups` divides both channel counts.
+
+    params: weight (out_channels, in_channels/groups, KH, KW), Glorot-uniform from `rng`; bias
+    (out_channels,), zeros, absent with `bias=False`. Without `rng` the weights differ from run to
+    run.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.in_channels = integer("in_channels", in_channels, 1)
+        self.out_channels = integer("out_channels", out_channels, 1)
+        self.groups = integer("groups", groups, 1)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups must divide both channel counts, but {in_channels} % {groups} = "
+                f"{in_channels % groups} and {out_channels} % {groups} = {out_channels % groups}"
+            )
+        self.windows = Windows(
+            pair("kernel_size", kernel_size, 1),
+            pair("stride", stride, 1),
+            pair("padding", padding, 0),
+            pair("dilation", dilation, 1),
+        )
+        shape = (out_channels, in_channels // groups, *self.windows.kernel)
+        self.params = {"weight": glorot_uniform(shape, rng)}
+        if bias:
+            self.params["bias"] = np.zeros(out_channels, np.float32)
+
+    def __repr__(self) -> str:
+        bias = "" if "bias" in self.params else ", bias=False"
+        groups = f", groups={self.groups}" if self.groups > 1 else ""
+        return f"Conv2D({self.in_channels}, {self.out_channels}, {self.windows}{groups}{bias})"
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        check_images(self, x_shape, self.in_channels)
+        return x_shape[0], self.out_channels, *self.windows.output_size(x_shape[2:])
+
+    def multiply_adds(self, x_shape: Shape) -> int:
+        n, _, oh, ow = self.output_shape(x_shape)
+        return n * oh * ow * self.params["weight"].size
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        check_float(self, x)
+        n, o, oh, ow = self.output_shape(x.shape)
+        weight, bias = self._weight(x.dtype), self.params.get("bias")
+        windows = self.windows.view(self.windows.pad(x))  # (C, KH, KW, OH, OW, N)
+        y = array_module(x).empty((o, oh, ow, n), x.dtype)
+        for rows in _row_blocks(y):
+            columns = windows[:, :, :, rows].reshape(self.groups, weight.shape[2], -1)
+            y_rows = y[:, rows]
+            y_rows[...] = (weight @ columns).reshape(y_rows.shape)  # (1)
+            if bias is not None:
+                y_rows += bias[:, None, None, None]  # (1)
+        return batch_first(y), x
+
+    def backward(
+        self, dy: Array, saved: Array, need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        x = saved
+        weight = self._weight(x.dtype)
+        padded, dy = self.windows.pad(x), dy.transpose(1, 2, 3, 0)
+        windows = self.windows.view(padded)  # (C, KH, KW, OH, OW, N)
+        xp = array_module(x)
+        dpadded = xp.zeros_like(padded) if need_dx else None
+        dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
+        dbias = xp.zeros((self.groups, weight.shape[1]), x.dtype)
+        for rows in _row_blocks(dy):
+            columns = windows[:, :, :, rows]
+            dy_rows = dy[:, rows].reshape(*dbias.shape, -1)
+            dweight += columns.reshape(*dweight.shape[:2], -1) @ dy_rows.transpose(0, 2, 1)  # (2)
+            dbias += dy_rows.sum(axis=2)  # (5)
+            if need_dx:
+                dcolumns = (weight.transpose(0, 2, 1) @ dy_rows).reshape(columns.shape)  # (3)
+                self.windows.col2im(dcolumns, self.windows.slab(dpadded, rows))  # (4)
+        grads = {"weight": dweight.transpose(0, 2, 1), "bias": dbias}
+        grads = {name: grads[name].reshape(p.shape) for name, p in self.params.items()}
+        return (self.windows.unpad(dpadded) if need_dx else None), grads
+
+    def _weight(self, dtype: np.dtype) -> Array:
+        """The weight as one matrix a group, (groups, O/groups, C/groups*KH*KW)."""
+        weight = self.params["weight"].astype(dtype, copy=False)
+        return weight.reshape(self.groups, self.out_channels // self.groups, -1)
+
+
+def _row_blocks(y: Array) -> Iterator[slice]:
+    """Cuts the rows of y (O, OH, OW, N) into blocks whose columns stay in a core's cache; a GPU
+    takes all rows at once."""
+    _, oh, ow, n = y.shape
+    size = max(1, 512 // max(1, ow * n)) if device_of(y) == "cpu" else oh
+    return (slice(first, min(first + size, oh)) for first in range(0, oh, size))

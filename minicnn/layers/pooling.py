@@ -1,0 +1,134 @@
+"""Pooling: each window of a channel becomes one number, its maximum or its mean.
+
+With windows[c, i, j, p, q], what tap (i, j) of output (p, q) reads, as in windows.py:
+
+    max      y[c, p, q] = max_{i,j} windows[c, i, j, p, q]         padding counts as -infinity  (1)
+             dwindows[c, i, j, p, q] = dy[c, p, q] at the tap of the maximum, else 0            (2)
+    average  y[c, p, q] = sum_{i,j} windows[c, i, j, p, q] / count[p, q]                        (3)
+             dwindows[c, i, j, p, q] = dy[c, p, q] / count[p, q]                                (4)
+
+where count is KH*KW, padding included, or with count_include_pad=False the number of taps inside
+the image. An entry of x may lie in several windows: dx adds up what it gets from each.
+
+Where several taps of a window share the maximum, y has no derivative; the first of them, row by
+row, takes all of dy, so that no gradient is made or lost.
+
+Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, for the
+average; M. Ranzato et al., "Unsupervised learning of invariant feature hierarchies with
+applications to object recognition", CVPR 2007, for the maximum.
+"""
+
+from minicnn.backend import Array, array_module
+from minicnn.layers.base import Gradients, Layer, Shape, check_float, check_images
+from minicnn.windows import Pair, Windows, batch_first, batch_last, pair
+
+
+class Pool2D(Layer):
+    """x (N, C, H, W) -> y (N, C, OH, OW), with OH, OW as in windows.py.
+
+    kernel_size, stride (the kernel size if None) and padding (per side) are an int or (height,
+    width), in pixels; padding is at most half of the kernel, so that every window sees the image.
+    """
+
+    def __init__(
+        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0
+    ) -> None:
+        super().__init__()
+        kernel = pair("kernel_size", kernel_size, 1)
+        stride = kernel if stride is None else pair("stride", stride, 1)
+        self.windows = Windows(kernel, stride, pair("padding", padding, 0))
+        if any(2 * p > k for p, k in zip(self.windows.padding, kernel)):
+            raise ValueError(
+                f"padding must be at most kernel_size/2, got padding {self.windows.padding} for "
+                f"kernel_size {kernel}: some windows would see nothing but padding"
+            )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.windows})"
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        check_images(self, x_shape)
+        return *x_shape[:2], *self.windows.output_size(x_shape[2:])
+
+
+class MaxPool2D(Pool2D):
+    __doc__ = Pool2D.__doc__
+
+    def forward(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
+        check_float(self, x)
+        n, *sizes = self.output_shape(x.shape)
+        xp = array_module(x)
+        y = xp.full((*sizes, n), -xp.inf, x.dtype)
+        for tap in self.windows.taps(self.windows.pad(x, -xp.inf)):
+            xp.maximum(y, tap, out=y)  # (1)
+        return batch_first(y), (x, y)
+
+    def backward(
+        self, dy: Array, saved: tuple[Array, Array], need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        if not need_dx:
+            return None, {}
+        x, y = saved
+        xp = array_module(x)
+        padded, dy = self.windows.pad(x, -xp.inf), batch_last(dy)
+        dpadded = xp.zeros_like(padded)
+        found = xp.zeros(y.shape, bool)
+        for tap, dtap in zip(self.windows.taps(padded), self.windows.taps(dpadded)):
+            first = (tap == y) & ~found
+            found |= first
+            dtap += dy * first  # (2)
+        return self.windows.unpad(dpadded), {}
+
+
+class AvgPool2D(Pool2D):
+    __doc__ = f"""{Pool2D.__doc__}
+    The mean is over the whole window, the zeros of the padding included, or with
+    `count_include_pad=False` over its entries inside the image.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None = None,
+        padding: int | Pair = 0,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding)
+        self.count_include_pad = count_include_pad
+
+    def __repr__(self) -> str:
+        exclude = "" if self.count_include_pad else ", count_include_pad=False"
+        return f"AvgPool2D({self.windows}{exclude})"
+
+    def forward(self, x: Array) -> tuple[Array, Shape]:
+        check_float(self, x)
+        y = self._sum(x)  # (3)
+        y *= self._share(x.shape, y)  # (3)
+        return batch_first(y), x.shape
+
+    def backward(
+        self, dy: Array, saved: Shape, need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        if not need_dx:
+            return None, {}
+        dtaps = batch_last(dy)
+        dtaps = dtaps * self._share(saved, dtaps)  # (4)
+        dpadded = array_module(dy).zeros(self.windows.padded_shape(saved), dy.dtype)
+        for dtap in self.windows.taps(dpadded):
+            dtap += dtaps
+        return self.windows.unpad(dpadded), {}
+
+    def _sum(self, x: Array) -> Array:
+        """The sum of each window of x (N, C, H, W), as (C, OH, OW, N)."""
+        n, *sizes = self.output_shape(x.shape)
+        y = array_module(x).zeros((*sizes, n), x.dtype)
+        for tap in self.windows.taps(self.windows.pad(x)):
+            y += tap
+        return y
+
+    def _share(self, x_shape: Shape, y: Array) -> float | Array:
+        """1/count, one number or (1, OH, OW, 1) in the dtype and place of y."""
+        if self.count_include_pad:
+            kh, kw = self.windows.kernel
+            return 1 / (kh * kw)
+        return 1 / self._sum(array_module(y).ones((1, 1, *x_shape[2:]), y.dtype))

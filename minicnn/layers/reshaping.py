@@ -1,0 +1,37 @@
+"""Flatten: every image as one row of features.
+
+    y[n, (c*H + h)*W + w] = x[n, c, h, w]                                                  (1)
+    dx[n, c, h, w] = dy[n, (c*H + h)*W + w]                                                (2)
+
+Each entry is used once, so its gradient goes back to where the entry came from. Both reshape the
+view with the batch last, where the rows of features already lie in memory.
+"""
+
+import math
+
+from minicnn.backend import Array, array_module
+from minicnn.layers.base import Gradients, Layer, Shape
+
+
+class Flatten(Layer):
+    """x (N, ...) -> y (N, D), D the product of the other sizes, in row-major order."""
+
+    def __repr__(self) -> str:
+        return "Flatten()"
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        if len(x_shape) < 2:
+            raise ValueError(f"Flatten() expected x of shape (N, ...) but got {tuple(x_shape)}")
+        return x_shape[0], math.prod(x_shape[1:])
+
+    def forward(self, x: Array) -> tuple[Array, Shape]:
+        n, d = self.output_shape(x.shape)
+        return array_module(x).moveaxis(x, 0, -1).reshape(d, n).T, x.shape  # (1)
+
+    def backward(
+        self, dy: Array, saved: Shape, need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        if not need_dx:
+            return None, {}
+        n, *sizes = saved
+        return array_module(dy).moveaxis(dy.T.reshape(*sizes, n), -1, 0), {}  # (2)

@@ -1,0 +1,38 @@
+"""Networks: LeNet as the course builds it, and as one would build it today."""
+
+import numpy as np
+
+from minicnn.layers import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sigmoid
+from minicnn.sequential import Sequential
+
+
+def lenet(rng: np.random.Generator | None = None) -> Sequential:
+    """x (N, 1, 28, 28) -> logits (N, 10): two convolutions, three linear layers, sigmoids and
+    average pooling; 61,706 parameters.
+
+    Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, in
+    the simpler form of today's courses: no Gaussian output, every channel sees every channel.
+    """
+    return Sequential(
+        Conv2D(1, 6, 5, padding=2, rng=rng),
+        Sigmoid(),
+        AvgPool2D(2),
+        Conv2D(6, 16, 5, rng=rng),
+        Sigmoid(),
+        AvgPool2D(2),
+        Flatten(),
+        Linear(16 * 5 * 5, 120, rng=rng),
+        Sigmoid(),
+        Linear(120, 84, rng=rng),
+        Sigmoid(),
+        Linear(84, 10, rng=rng),
+    )
+
+
+def lenet_relu(rng: np.random.Generator | None = None) -> Sequential:
+    """LeNet with ReLU for the sigmoids and maximum for average pooling; the same parameters."""
+    modern = {Sigmoid: ReLU, AvgPool2D: lambda: MaxPool2D(2)}
+    return Sequential(*(modern.get(type(layer), lambda: layer)() for layer in lenet(rng).layers))
+
+
+MODELS = {"lenet": lenet, "lenet-relu": lenet_relu}

@@ -1,0 +1,58 @@
+"""Stochastic gradient descent.
+
+With gradient g of a parameter w, learning rate lr, momentum m and weight decay d:
+
+    g = g + d*w                            d/2 * ||w||**2 added to the loss                (1)
+    v = m*v + g                            a decaying sum of the gradients, first v = g    (2)
+    g = v, or with Nesterov g = g + m*v    looks one step ahead                            (3)
+    w = w - lr*g                                                                           (4)
+
+Source: B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
+I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML
+2013, for Nesterov in this form.
+"""
+
+from collections.abc import Mapping
+
+from minicnn.backend import Array
+
+
+class SGD:
+    """Steps of size `lr` against the gradient.
+
+    momentum is in [0, 1), weight_decay >= 0, `nesterov` needs momentum. `velocity` holds v by
+    parameter name, from the first step on.
+    """
+
+    def __init__(
+        self, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        if not 0 < lr < float("inf"):
+            raise ValueError(f"lr must be a finite number > 0, got {lr}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        if not 0 <= weight_decay < float("inf"):
+            raise ValueError(f"weight_decay must be a finite number >= 0, got {weight_decay}")
+        if nesterov and not momentum:
+            raise ValueError("nesterov needs momentum > 0, got 0")
+        self.lr = float(lr)
+        self.momentum = float(momentum)
+        self.nesterov = nesterov
+        self.weight_decay = float(weight_decay)
+        self.velocity: dict[str, Array] = {}
+
+    def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+        """Updates every array of `params` in place; `grads` has the same names and shapes."""
+        if params.keys() != grads.keys():
+            raise ValueError(f"expected gradients of {list(params)} but got {list(grads)}")
+        for name, w in params.items():
+            g = grads[name]
+            if g.shape != w.shape:
+                raise ValueError(f"{name} has shape {w.shape} but its gradient {g.shape}")
+            if self.weight_decay:
+                g = g + self.weight_decay * w  # (1)
+            if self.momentum:
+                v = self.velocity.get(name)
+                v = self.velocity[name] = g.copy() if v is None else self.momentum * v + g  # (2)
+                g = g + self.momentum * v if self.nesterov else v  # (3)
+            w -= self.lr * g  # (4)

@@ -1,0 +1,85 @@
+"""Layers in a row: each one's output is the next one's input.
+
+    y = f_L(... f_2(f_1(x)))                                                              (1)
+    dL/dx_{l-1} = backward_l(dL/dx_l), from the last layer to the first                   (2)
+
+`forward` keeps a tape, what each layer saved, and `backward` reads it from its end.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from minicnn.backend import Array
+from minicnn.layers.base import Gradients, Layer, Shape
+
+
+class Sequential(Layer):
+    """The layers, in order; itself a layer, so that it can be one of the layers of another.
+
+    `params` is one flat dict of the layers' own arrays, so writing into one changes the layer; to
+    replace an array, assign to the layer's `params`. The names, "0.weight", "0.bias", "3.weight",
+    are those of PyTorch's Sequential.
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        self.layers = layers
+
+    @property
+    def params(self) -> dict[str, Array]:
+        return {
+            f"{i}.{name}": parameter
+            for i, layer in enumerate(self.layers)
+            for name, parameter in layer.params.items()
+        }
+
+    def __repr__(self) -> str:
+        return "Sequential(\n" + "".join(f"  {layer!r},\n" for layer in self.layers) + ")"
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        for _, _, x_shape in self.trace(x_shape):
+            pass
+        return tuple(x_shape)
+
+    def multiply_adds(self, x_shape: Shape) -> int:
+        return sum(layer.multiply_adds(shape) for layer, shape, _ in self.trace(x_shape))
+
+    def trace(self, x_shape: Shape) -> Iterator[tuple[Layer, Shape, Shape]]:
+        """For each layer: (layer, its input's shape, its output's shape), for x of `x_shape`.
+
+        Raises ValueError, with the shapes that lead to it, at the first layer that does not fit.
+        """
+        shapes = [tuple(x_shape)]
+        for i, layer in enumerate(self.layers):
+            try:
+                shapes.append(layer.output_shape(shapes[-1]))
+            except ValueError as error:
+                path = " -> ".join(map(str, shapes))
+                raise ValueError(f"layer {i}: {error} (shapes so far: {path})") from None
+            yield layer, *shapes[-2:]
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = layer(x)  # (1)
+        return x
+
+    def forward(self, x: Array) -> tuple[Array, list[Any]]:
+        tape = []
+        for layer in self.layers:
+            x, saved = layer.forward(x)  # (1)
+            tape.append(saved)
+        return x, tape
+
+    def backward(
+        self, dy: Array, saved: list[Any], need_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        grads = {}
+        for i, (layer, saved_i) in reversed(list(enumerate(zip(self.layers, saved)))):
+            dy, layer_grads = layer.backward(dy, saved_i, need_dx or i > 0)  # (2)
+            grads.update((f"{i}.{name}", grad) for name, grad in layer_grads.items())
+        return dy, grads
+
+    def _with_params(self, change: Callable[[Array], Array]) -> "Sequential":
+        clone = copy.copy(self)
+        clone.layers = tuple(layer._with_params(change) for layer in self.layers)
+        return clone

@@ -1,0 +1,213 @@
+"""Training: batches, losses, gradients and steps, with a history of how they went."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from minicnn.backend import Array, array_module, device_of, synchronize
+from minicnn.datasets import Dataset, batches
+from minicnn.layers.base import Layer
+from minicnn.optimizers import SGD
+from minicnn.parallel import batch_gradients, batch_loss, worker_map
+from minicnn.windows import integer
+
+POINTS_PER_EPOCH = 5
+
+
+class TrainingError(ValueError):
+    """Training cannot go on: the loss is no longer a finite number."""
+
+
+@dataclass
+class History:
+    """How training went. Lists have one entry an epoch; losses and accuracies of training are
+    means over the epoch while the weights were changing, those of the test set are taken after
+    it. Accuracies are between 0 and 1."""
+
+    images: int
+    device: str
+    train_loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_loss: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    train_seconds: list[float] = field(default_factory=list)
+    curve: list[tuple[float, float, float]] = field(default_factory=list)
+    """(epochs done, training loss, training accuracy), a few times an epoch"""
+
+    @property
+    def images_per_second(self) -> float:
+        """Over all epochs, cutting batches included, evaluation not."""
+        return self.images * len(self.train_seconds) / sum(self.train_seconds)
+
+    def summary(self) -> str:
+        """The course's two closing lines."""
+        test = f", test acc {self.test_accuracy[-1]:.3f}" if self.test_accuracy else ""
+        return (
+            f"loss {self.train_loss[-1]:.3f}, train acc {self.train_accuracy[-1]:.3f}{test}\n"
+            f"{self.images_per_second:.1f} examples/sec on {self.device}"
+        )
+
+
+def fit(
+    net: Layer,
+    train: Dataset,
+    test: Dataset | None = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 256,
+    optimizer: SGD | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[History], None] | None = None,
+) -> History:
+    """Trains `net` in place on softmax cross-entropy, on the device of its parameters.
+
+    optimizer: the course's SGD(lr=0.9) if None
+    seed: of the order of the images; epoch e has the order drawn from (seed, e)
+    workers: threads on a CPU, all cores if None; the result is the same for any number
+    progress: a line for each epoch and, in a terminal, a bar
+    on_epoch: called with the history after each epoch
+
+    Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
+    are then those before the step. Raises ValueError, before any work, for settings out of range
+    and for a network that does not fit the images.
+    """
+    integer("epochs", epochs, 1)
+    integer("batch_size", batch_size, 1)
+    check_fit(net, train)
+    optimizer = optimizer or SGD(0.9)
+    device = device_of(next(iter(net.params.values())))
+    train = train.to(device)
+    history = History(len(train), device)
+    with (
+        worker_map(workers) as map_,
+        tqdm(
+            total=epochs * len(train),
+            unit=" images",
+            unit_scale=True,
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        for epoch in range(epochs):
+            start = time.perf_counter()
+            rng = np.random.default_rng((seed, epoch))
+            _train_epoch(net, train, batch_size, optimizer, rng, map_, history, bar)
+            synchronize(device)
+            history.train_seconds.append(time.perf_counter() - start)
+            if test is not None:
+                loss, accuracy = evaluate(net, test, workers=workers)
+                history.test_loss.append(loss)
+                history.test_accuracy.append(accuracy)
+            if progress:
+                tqdm.write(_epoch_line(history, epochs))
+            if on_epoch:
+                on_epoch(history)
+    return history
+
+
+def _train_epoch(
+    net: Layer,
+    train: Dataset,
+    batch_size: int,
+    optimizer: SGD,
+    rng: np.random.Generator,
+    map_: Callable,
+    history: History,
+    bar: tqdm,
+) -> None:
+    """One pass over `train` in an order from `rng`; appends to `history`."""
+    epoch, seen, loss_sum, correct_sum = len(history.train_loss), 0, 0.0, 0
+    steps = batches(len(train), batch_size, rng)
+    every = math.ceil(len(steps) / POINTS_PER_EPOCH)
+    unread = []  # reading a number from a GPU holds up its work, so that is put off
+    for step, index in enumerate(steps, 1):
+        loss, correct, grads = batch_gradients(net, train, index, map_)
+        unread.append((step, loss, correct, len(index)))
+        at_point = step % every == 0 or step == len(steps)
+        if at_point or history.device == "cpu":
+            for step_read, loss, correct, n in unread:
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss is {float(loss)} in epoch {epoch + 1}, step {step_read} of "
+                        f"{len(steps)}: {_not_finite(net, train, index)}; a learning rate below "
+                        f"{optimizer.lr:g} may help"
+                    )
+                seen += n
+                loss_sum += float(loss) * n
+                correct_sum += int(correct)
+            unread.clear()
+            bar.set_postfix_str(
+                f"loss {loss_sum / seen:.3f}, acc {correct_sum / seen:.3f}", refresh=False
+            )
+        if at_point:
+            history.curve.append((epoch + step / len(steps), loss_sum / seen, correct_sum / seen))
+        optimizer.step(net.params, grads)
+        bar.update(len(index))
+    history.train_loss.append(loss_sum / seen)
+    history.train_accuracy.append(correct_sum / seen)
+
+
+def evaluate(
+    net: Layer, data: Dataset, *, batch_size: int = 1000, workers: int | None = None
+) -> tuple[float, float]:
+    """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters."""
+    data = data.to(device_of(next(iter(net.params.values()))))
+    loss = correct = 0
+    with worker_map(workers) as map_:
+        for index in batches(len(data), batch_size):
+            batch_mean, batch_correct = batch_loss(net, data, index, map_)
+            loss = loss + batch_mean * len(index)
+            correct = correct + batch_correct
+    return float(loss) / len(data), float(correct) / len(data)
+
+
+def estimate_seconds(
+    net: Layer, train: Dataset, *, epochs: int, batch_size: int, workers: int | None = None
+) -> float:
+    """How long the training steps of `fit` will take, from the time of one; changes nothing."""
+    device = device_of(next(iter(net.params.values())))
+    train = train.to(device)
+    index = np.arange(min(batch_size, len(train)))
+    with worker_map(workers) as map_:
+        for _ in range(2):  # the first one also warms up
+            start = time.perf_counter()
+            batch_gradients(net, train, index, map_)
+            synchronize(device)
+            seconds = time.perf_counter() - start
+    return seconds * epochs * len(train) / len(index)
+
+
+def check_fit(net: Layer, data: Dataset) -> None:
+    """Raises ValueError, with the shapes, unless `net` turns the images into a score a class."""
+    shape = (1, *data.images.shape[1:])
+    scores = net.output_shape(shape)
+    if scores != (1, len(data.classes)):
+        raise ValueError(
+            f"for images {shape} of {data.name}, with {len(data.classes)} classes, the network must "
+            f"put out (1, {len(data.classes)}) but puts out {scores}"
+        )
+
+
+def _not_finite(net: Layer, data: Dataset, index: Array) -> str:
+    """Which layer's output is the first, on these images, that is not finite."""
+    x, _ = data.batch(index)
+    with np.errstate(all="ignore"):
+        for i, layer in enumerate(getattr(net, "layers", [net])):
+            x = layer(x)
+            if not array_module(x).isfinite(x).all():
+                return f"the first output that is not finite is that of layer {i}, {layer!r}"
+    return "every layer's output is finite, but too large for the loss"
+
+
+def _epoch_line(history: History, epochs: int) -> str:
+    done = len(history.train_loss)
+    test = f", test acc {history.test_accuracy[-1]:.3f}" if history.test_accuracy else ""
+    return (
+        f"epoch {done}/{epochs}: loss {history.train_loss[-1]:.3f}, "
+        f"train acc {history.train_accuracy[-1]:.3f}{test}"
+    )

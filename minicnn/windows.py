@@ -1,0 +1,162 @@
+"""The windows that a kernel sees as it slides over an image, for convolution and pooling alike.
+
+With image size H, kernel size KH, stride S, padding P (per side) and dilation D along one axis,
+tap i of output p reads row p*S + i*D of the padded image, which has H + 2*P rows:
+
+    OH = floor((H + 2*P - D*(KH - 1) - 1) / S) + 1            outputs whose taps all fit        (1)
+    windows[c, i, j, p, q] = padded[c, p*S + i*D, q*S + j*D]                                    (2)
+
+(2) is only a way to walk over memory, a strided view. Three things are made of it:
+
+    tap        windows[:, i, j]: what one tap reads at every output; pooling goes over the taps
+    im2col     columns = windows, copied out: a matrix with a row for each (c, i, j) and a column
+               for each output (p, q)
+    col2im     padded[c, p*S + i*D, q*S + j*D] += columns[c, i, j, p, q]                        (3)
+
+im2col is linear and copies each entry to the places that (2) names; col2im adds those places up
+again, so it is the transpose: <im2col(x), columns> = <x, col2im(columns)> for all x and columns.
+Windows may overlap, so (3) has to add tap by tap; within one tap no two outputs meet.
+
+Shapes are (N, C, H, W), but the arithmetic is done on (C, H, W, N): with the batch last in memory
+each copy runs over long contiguous rows, and a product with the columns comes out in the layout
+that the next layer reads.
+
+Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral
+
+from minicnn.backend import Array, array_module
+
+Pair = tuple[int, int]
+
+
+def batch_last(x: Array) -> Array:
+    """x (N, C, H, W) as a C-contiguous (C, H, W, N), copied only if its memory is another."""
+    return array_module(x).ascontiguousarray(x.transpose(1, 2, 3, 0))
+
+
+def batch_first(x: Array) -> Array:
+    """The (N, C, H, W) view of x (C, H, W, N)."""
+    return x.transpose(3, 0, 1, 2)
+
+
+def integer(name: str, value: int, minimum: int) -> int:
+    """`value` as an int; ValueError if it is not an integer >= minimum."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+    return int(value)
+
+
+def pair(name: str, value: int | Pair, minimum: int) -> Pair:
+    """An int, or (height, width), as (height, width); ValueError if not integers >= minimum."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(values) != 2:
+        raise ValueError(f"{name} must be an integer or (height, width), got {value!r}")
+    return tuple(integer(name, v, minimum) for v in values)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The geometry of a sliding window; each field is (height, width), in pixels."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair = (1, 1)
+
+    def output_size(self, size: Pair) -> Pair:
+        """(OH, OW) for an image of `size` (H, W). Raises ValueError if no window fits."""
+        for axis, h, p, d, k, span in zip(
+            ("height", "width"), size, self.padding, self.dilation, self.kernel, self._span()
+        ):
+            if h + 2 * p < span:
+                raise ValueError(
+                    f"the kernel spans dilation*(kernel - 1) + 1 = {d}*({k} - 1) + 1 = {span} but "
+                    f"the padded {axis} is {h} + 2*{p} = {h + 2 * p}: use a smaller kernel, a "
+                    f"larger image or more padding"
+                )
+        return self._outputs([h + 2 * p for h, p in zip(size, self.padding)])
+
+    def padded_shape(self, x_shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """(C, H + 2*PH, W + 2*PW, N) for x (N, C, H, W)."""
+        (n, c, h, w), (ph, pw) = x_shape, self.padding
+        return c, h + 2 * ph, w + 2 * pw, n
+
+    def pad(self, x: Array, value: float = 0) -> Array:
+        """x (N, C, H, W) -> padded (C, H + 2*PH, W + 2*PW, N), C-contiguous, `value` around x; no
+        copy if there is no padding and x already lies so in memory."""
+        if not any(self.padding):
+            return batch_last(x)
+        padded = array_module(x).full(self.padded_shape(x.shape), value, x.dtype)
+        self.unpad(padded)[...] = x
+        return padded
+
+    def unpad(self, padded: Array) -> Array:
+        """padded (C, H + 2*PH, W + 2*PW, N) -> x (N, C, H, W), a view: the transpose of `pad`."""
+        (_, h, w, _), (ph, pw) = padded.shape, self.padding
+        return batch_first(padded[:, ph : h - ph, pw : w - pw])
+
+    def view(self, padded: Array) -> Array:
+        """padded (C, H, W, N) -> windows (C, KH, KW, OH, OW, N), a view that is only to be read:
+        its entries share memory. A `reshape`, which has to copy, makes it the columns of im2col.
+        """
+        (c, h, w, n), (dh, dw), (sh, sw) = padded.shape, self.dilation, self.stride
+        c_step, h_step, w_step, n_step = padded.strides
+        return array_module(padded).lib.stride_tricks.as_strided(
+            padded,
+            (c, *self.kernel, *self._outputs((h, w)), n),
+            (c_step, dh * h_step, dw * w_step, sh * h_step, sw * w_step, n_step),  # (2)
+        )
+
+    def taps(self, padded: Array) -> Iterator[Array]:
+        """For each tap, row by row, the view (C, OH, OW, N) of what it reads in padded."""
+        (kh, kw), (dh, dw), (sh, sw) = self.kernel, self.dilation, self.stride
+        oh, ow = self._outputs(padded.shape[1:3])
+        for i in range(kh):
+            for j in range(kw):
+                rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)  # (2)
+                yield padded[:, rows, j * dw : j * dw + (ow - 1) * sw + 1 : sw]  # (2)
+
+    def slab(self, padded: Array, rows: slice) -> Array:
+        """The part of padded, a view, that the windows of these output rows see."""
+        sh, span = self.stride[0], self._span()[0]
+        return padded[:, rows.start * sh : (rows.stop - 1) * sh + span]
+
+    def col2im(self, columns: Array, padded: Array) -> None:
+        """Adds columns (C, KH, KW, OH, OW, N) to padded (C, H, W, N): the transpose of im2col."""
+        c, kh, kw, oh, ow, n = columns.shape
+        if oh > 1:
+            columns = columns.reshape(c, kh * kw, oh, ow, n)
+            for k, tap in enumerate(self.taps(padded)):
+                tap += columns[:, k]  # (3)
+        else:  # the taps of one row of outputs lie in different rows: add KH of them at a time
+            (dh, dw), sw = self.dilation, self.stride[1]
+            for j in range(kw):
+                row_taps = padded[
+                    :, : self._span()[0] : dh, j * dw : j * dw + (ow - 1) * sw + 1 : sw
+                ]
+                row_taps += columns[:, :, j, 0]  # (3)
+
+    def _span(self) -> Pair:
+        """How many rows and columns of the padded image one window covers."""
+        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel))
+
+    def _outputs(self, padded_size: Pair) -> Pair:
+        return tuple(
+            (h - span) // s + 1 for h, span, s in zip(padded_size, self._span(), self.stride)
+        )  # (1)
+
+    def __str__(self) -> str:
+        """The arguments of a layer that make it, without defaults: `5, padding=2`."""
+        parts = [_short(self.kernel)]
+        for name, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
+            if (value := getattr(self, name)) != default:
+                parts.append(f"{name}={_short(value)}")
+        return ", ".join(parts)
+
+
+def _short(value: Pair) -> str:
+    return str(value[0] if value[0] == value[1] else value)

@@ -1,0 +1,347 @@
+"""Where data sets are looked for, and what comes of good and bad mirrors, on this machine alone."""
+
+import dataclasses
+import gzip
+import hashlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from minicnn.datasets import DataError, DatasetNotFound, download, fashion_mnist, mnist, sources
+
+FILES = list(sources.SHAPES)
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
+
+
+def idx(array):
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def content_of(shapes, seed):
+    """Four small IDX files: {name: bytes}."""
+    rng = np.random.default_rng(seed)
+    return {file: idx(rng.integers(10, size=shape, dtype="u1")) for file, shape in shapes.items()}
+
+
+def gzipped(content):
+    return {f"{file}.gz": gzip.compress(data, mtime=0) for file, data in content.items()}
+
+
+def md5_of(files):
+    return {name: hashlib.md5(data).hexdigest() for name, data in files.items()}
+
+
+def write(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+SMALL = {TRAIN_IMAGES: (6, 28, 28), TRAIN_LABELS: (6,), TEST_IMAGES: (4, 28, 28), TEST_LABELS: (4,)}
+FASHION = content_of(SMALL, seed=0)
+OTHER = content_of(SMALL, seed=1)
+SERVED = gzipped(FASHION)
+OFFICIAL_MNIST = gzipped(OTHER)
+
+
+def label_of(data_set):
+    """The first label of each of the two parts: tells which files were read."""
+    return [int(part.labels[0]) for part in data_set]
+
+
+def labelled(label):
+    """Files that only MNIST takes, since it has no checksums but those of its official files."""
+    return FASHION | {file: idx(np.full(SMALL[file], label, "u1")) for file in FILES}
+
+
+@pytest.fixture
+def refused():
+    """An address where nothing listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{unused.getsockname()[1]}/"
+
+
+@pytest.fixture(autouse=True)
+def world(tmp_path, monkeypatch, refused):
+    """Data sets of ten images, no mirror that answers, and no folder but those under tmp_path."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("MINICNN_DATA", raising=False)
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", tmp_path / "system")
+    monkeypatch.setattr(sources, "SHAPES", SMALL)
+    sha256 = {file: hashlib.sha256(data).hexdigest() for file, data in FASHION.items()}
+    monkeypatch.setattr(sources, "FASHION_SHA256", sha256)
+    for name, files in ("FASHION_MNIST", SERVED), ("MNIST", OFFICIAL_MNIST):
+        source = dataclasses.replace(getattr(sources, name), mirrors=(refused,), md5=md5_of(files))
+        monkeypatch.setattr(sources, name, source)
+    return tmp_path
+
+
+# Folders
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}.gz"])
+@pytest.mark.parametrize("separator", ["-idx", ".idx"])
+def test_files_in_each_spelling(world, spelling, separator):
+    pack = gzip.compress if spelling.endswith(".gz") else bytes
+    names = {file: spelling.format(file.replace("-idx", separator)) for file in FILES}
+    write(world / "mine", {names[file]: pack(data) for file, data in FASHION.items()})
+    train, test = fashion_mnist(world / "mine")
+    assert (train.images.shape, test.images.shape) == ((6, 1, 28, 28), (4, 1, 28, 28))
+    assert train.images.tobytes() == FASHION[TRAIN_IMAGES][16:]
+    assert test.labels.tolist() == list(FASHION[TEST_LABELS][8:])
+
+
+def test_the_order_of_places(world, monkeypatch):
+    monkeypatch.setenv("MINICNN_DATA", str(world / "data"))
+    places = [
+        world / name for name in ("data/mnist", "data", "cache/minicnn/mnist", "system/mnist")
+    ]
+    for label, place in enumerate(places):
+        write(place, labelled(label))
+    assert label_of(mnist(places[3])) == [3, 3]
+    for label, place in enumerate(places):
+        assert label_of(mnist()) == [label, label]
+        for file in FILES:
+            (place / file).unlink()
+        if label == 0:
+            place.rmdir()
+    with pytest.raises(DatasetNotFound):
+        mnist()
+
+
+def test_only_the_folder_given_is_looked_in(world):
+    write(world / "system" / "mnist", labelled(1))
+    write(world / "mine", {TRAIN_IMAGES: FASHION[TRAIN_IMAGES]})
+    with pytest.raises(DatasetNotFound) as error:
+        mnist(world / "mine")
+    message = str(error.value)
+    assert f"mine: {TRAIN_LABELS}, {TEST_IMAGES}, {TEST_LABELS} not in it" in message
+    assert "system" not in message
+
+
+WRONG = {
+    "MNIST": (SERVED | OFFICIAL_MNIST, "belongs to MNIST, not to Fashion-MNIST"),
+    "unknown": (OTHER, "train-images.* is not the official file of Fashion-MNIST.*delete it"),
+    "one unknown": (FASHION | {TEST_LABELS: OTHER[TEST_LABELS]}, "t10k-labels.* is not the offi"),
+    "cut": ({file: data[:-1] for file, data in FASHION.items()}, "is damaged"),
+    "32x32": (
+        content_of(SMALL | {TRAIN_IMAGES: (6, 32, 32)}, seed=0),
+        "holds 6 x 32 x 32 values, expected 6 x 28 x 28",
+    ),
+}
+
+
+@pytest.mark.parametrize("chosen_by", ["argument", "MINICNN_DATA"])
+@pytest.mark.parametrize("files, sentence", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_file_in_the_users_folder_stops(world, monkeypatch, files, sentence, chosen_by):
+    write(world / "mine", files)
+    write(world / "system" / "fashion-mnist", FASHION)
+    if chosen_by == "MINICNN_DATA":
+        monkeypatch.setenv("MINICNN_DATA", str(world / "mine"))
+    with pytest.raises(DataError, match=sentence) as error:
+        fashion_mnist(world / "mine" if chosen_by == "argument" else None)
+    assert type(error.value) is DataError
+    assert str(world / "mine") in str(error.value)
+
+
+def test_fashion_mnist_and_wrong_labels_are_not_mnist(world):
+    write(world / "fashion", FASHION)
+    with pytest.raises(DataError, match="train-images.* belongs to Fashion-MNIST, not to MNIST"):
+        mnist(world / "fashion")
+    write(world / "letters", labelled(12))
+    with pytest.raises(DataError, match="letters: expected labels 0 to 9 .* label 0 is 12"):
+        mnist(world / "letters")
+
+
+def test_a_wrong_file_elsewhere_is_passed_over_with_a_warning(world):
+    write(world / "cache" / "minicnn" / "fashion-mnist", OTHER)
+    write(world / "system" / "fashion-mnist", FASHION)
+    with pytest.warns(UserWarning, match="cache.* is not the official file") as warned:
+        fashion_mnist()
+    assert warned[0].filename == __file__
+
+
+# Mirrors
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """GET /<how>/<name> answers with SERVED[name] in that way, good or bad."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        _, how, name = self.path.split("/")
+        getattr(self, how)(SERVED[name])
+
+    def good(self, data):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2])
+        self.server.between_halves()
+        self.wfile.write(data[len(data) // 2 :])
+
+    def html(self, data):
+        self.good(b"<!DOCTYPE html><title>Sign in</title>")
+
+    def other(self, data):
+        self.good(data[::-1])
+
+    def cut(self, data):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[:-20])
+
+    def dropped(self, data):
+        pass
+
+    def forbidden(self, data):
+        self.send_error(403)
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        server.between_halves = lambda: None
+        server.handle_error = lambda *_: None
+        server.address = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+BAD_MIRRORS = {
+    "html": "what came is not this file",
+    "other": "what came is not this file",
+    "cut": "IncompleteRead",
+    "dropped": "Remote end closed connection without response",
+    "forbidden": "403 Client Error: Forbidden",
+}
+
+
+@pytest.mark.parametrize("how, reason", BAD_MIRRORS.items(), ids=BAD_MIRRORS.keys())
+def test_after_a_bad_mirror_comes_the_next_one(world, server, how, reason):
+    bad, good = f"{server.address}/{how}/", f"{server.address}/good/"
+    with pytest.raises(DataError, match=f"{bad}{TRAIN_IMAGES}.gz: .*{reason}"):
+        download.download([bad], md5_of(SERVED), world / "files")
+    assert contents(world / "files") == {}
+    download.download([bad, good], md5_of(SERVED), world / "files")
+    assert contents(world / "files") == SERVED
+
+
+def test_downloads_what_is_missing_or_spoilt_in_the_cache(world, server, monkeypatch):
+    source = dataclasses.replace(sources.FASHION_MNIST, mirrors=(f"{server.address}/good/",))
+    monkeypatch.setattr(sources, "FASHION_MNIST", source)
+    train, test = fashion_mnist()
+    assert train.labels.tolist() == list(FASHION[TRAIN_LABELS][8:])
+
+    cache = world / "cache" / "minicnn" / "fashion-mnist"
+    (cache / f"{TEST_LABELS}.gz").unlink()
+    fashion_mnist()
+    (cache / f"{TRAIN_IMAGES}.gz").write_bytes(SERVED[f"{TRAIN_IMAGES}.gz"][:-9])
+    with pytest.warns(UserWarning, match="damaged gzip file"):
+        fashion_mnist()
+    assert contents(cache) == SERVED
+
+
+def test_offline_is_told_at_once_and_in_full(world, refused, monkeypatch):
+    write(world / "data", {TRAIN_IMAGES: FASHION[TRAIN_IMAGES]})
+    monkeypatch.setenv("MINICNN_DATA", str(world / "data"))
+    start = time.monotonic()
+    with pytest.raises(DatasetNotFound) as error:
+        fashion_mnist()
+    assert time.monotonic() - start < 2
+    told = str(error.value).splitlines()
+    for line, words in zip(
+        told,
+        [
+            ["Fashion-MNIST was not found"],
+            [str(world / "data"), TRAIN_LABELS, TEST_IMAGES, TEST_LABELS, "not in it"],
+            [str(world / "cache" / "minicnn" / "fashion-mnist"), "no such folder"],
+            [str(world / "system" / "fashion-mnist"), "no such folder"],
+            [refused, "Connection refused"],
+            ["helps"],
+            ["--data-folder"],
+            ["$MINICNN_DATA"],
+            [*SERVED, refused],
+            ["apt-get install dataset-fashion-mnist"],
+        ],
+        strict=True,
+    ):
+        assert all(word in line for word in words)
+
+
+def test_hosts_that_do_not_answer_are_given_up_together(world, monkeypatch):
+    """One host swallows every packet; the name of the other is never looked up to the end."""
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.5)
+    give_up = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def endless(host, *rest, **options):
+        if host == "host.invalid":
+            give_up.wait(10)
+        return look_up("127.0.0.1", *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", endless)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mirrors = [f"http://127.0.0.1:{silent.getsockname()[1]}/", "http://host.invalid/"]
+        start = time.monotonic()
+        with pytest.raises(DataError, match="host.invalid/: no answer in 0.5 seconds"):
+            download.download(mirrors, md5_of(SERVED), world / "files")
+        assert time.monotonic() - start < 2
+        give_up.set()
+    assert not (world / "files").exists()
+
+
+def test_an_interruption_leaves_nothing_behind(world, server):
+    seen = []
+
+    def interrupt():
+        seen.extend(os.listdir(world))
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    server.between_halves = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        download.download([f"{server.address}/good/"], md5_of(SERVED), world)
+    assert len(seen) == 1 and seen[0] not in SERVED
+    assert os.listdir(world) == []
+
+
+def test_two_processes_share_an_empty_cache(world, server):
+    server.between_halves = threading.Barrier(2, timeout=20).wait
+    program = (
+        "from minicnn.datasets.download import download; from pathlib import Path\n"
+        f"download(['{server.address}/good/'], {md5_of(SERVED)}, Path({str(world / 'files')!r}))"
+    )
+    command = [sys.executable, "-W", "error", "-c", program]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=30)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert contents(world / "files") == SERVED
+    for stderr in told:
+        assert f"{TRAIN_IMAGES}.gz:   0%" in stderr  # a progress bar
+        assert "Downloading" not in stderr  # but no log

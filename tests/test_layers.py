@@ -1,0 +1,352 @@
+"""Every layer, forward and backward, against the loops of reference.py and central differences."""
+
+import functools
+import pickle
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from minicnn import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sigmoid, Tanh, reference
+from minicnn.gradcheck import check_gradients, numerical_gradient
+
+
+class Case(NamedTuple):
+    layer: type
+    arguments: dict
+    shape: tuple
+    values: str = "normal"
+
+
+def conv(shape, out_channels, kernel_size, **options):
+    arguments = {"in_channels": shape[1], "out_channels": out_channels, "kernel_size": kernel_size}
+    return Case(Conv2D, arguments | options, shape)
+
+
+def linear(shape, out_features, **options):
+    arguments = {"in_features": shape[1], "out_features": out_features}
+    return Case(Linear, arguments | options, shape)
+
+
+def max_pool(shape, kernel_size, values="normal", **options):
+    return Case(MaxPool2D, {"kernel_size": kernel_size} | options, shape, values)
+
+
+def avg_pool(shape, kernel_size, **options):
+    return Case(AvgPool2D, {"kernel_size": kernel_size} | options, shape)
+
+
+POOLING = {
+    "windows side by side": ((2, 3, 4, 6), 2, {}),
+    "overlap, rows left over": ((2, 2, 7, 8), 3, {"stride": 2}),
+    "gaps": ((2, 2, 9, 8), 2, {"stride": 3}),
+    "one image, one channel, stride 1": ((1, 1, 5, 4), 3, {"stride": 1}),
+    "rectangles": ((2, 2, 6, 9), (2, 3), {"stride": (1, 2), "padding": (1, 0)}),
+    "padding": ((2, 2, 6, 5), 3, {"stride": 2, "padding": 1}),
+    "one window": ((2, 1, 2, 3), (2, 3), {}),
+    "no images": ((0, 2, 4, 5), 2, {}),
+}
+CASES = {
+    "conv": conv((2, 3, 6, 5), 4, 3),
+    "conv, 1x1": conv((2, 3, 4, 5), 4, 1),
+    "conv, one image, channel and filter": conv((1, 1, 5, 4), 1, (2, 3)),
+    "conv, overlap, rows left over": conv((2, 2, 8, 6), 3, 3, stride=2, padding=1),
+    "conv, gaps": conv((2, 2, 9, 8), 3, 2, stride=3),
+    "conv, rectangles": conv((2, 2, 8, 9), 3, (3, 5), stride=(2, 3), padding=(0, 1)),
+    "conv, padding larger than the kernel": conv((2, 2, 4, 3), 3, 2, padding=(3, 2), stride=(1, 2)),
+    "conv, one window": conv((2, 2, 3, 4), 3, (5, 6), padding=1),
+    "conv, dilation": conv((2, 2, 8, 9), 3, (3, 2), dilation=(2, 3)),
+    "conv, all": conv((2, 2, 9, 8), 4, 3, stride=2, padding=(2, 1), dilation=(1, 2), groups=2),
+    "conv, taps outside the image": conv((2, 1, 2, 2), 1, 3, padding=3, dilation=3),
+    "conv, groups": conv((2, 4, 5, 6), 6, 3, groups=2, stride=2, padding=1),
+    "conv, depthwise": conv((2, 3, 5, 4), 3, (3, 2), groups=3, padding=1),
+    "conv, two filters a channel, no bias": conv((2, 2, 5, 5), 4, 2, groups=2, bias=False),
+    "conv, no images": conv((0, 3, 5, 4), 2, 3, padding=1),
+    "linear": linear((3, 5), 4),
+    "linear, no bias": linear((3, 5), 4, bias=False),
+    "linear, one image": linear((1, 6), 1),
+    "linear, no images": linear((0, 5), 4),
+    "flatten": Case(Flatten, {}, (2, 3, 4, 5)),
+    "flatten, one image": Case(Flatten, {}, (1, 3, 1, 2)),
+    "flatten, no images": Case(Flatten, {}, (0, 3, 4, 5)),
+    "max pool, negative, padding": max_pool((2, 2, 6, 5), 3, "negative", stride=2, padding=1),
+    "max pool, ties": max_pool((2, 2, 6, 5), 3, "ties", stride=1),
+    "max pool, ties, padding": max_pool((2, 2, 6, 5), (2, 3), "ties", padding=1, stride=(2, 1)),
+    "avg pool, padding not counted": avg_pool(
+        (2, 2, 6, 5), 3, stride=2, padding=1, count_include_pad=False
+    ),
+    "avg pool, rectangles, padding not counted": avg_pool(
+        (1, 2, 4, 7), (2, 4), stride=(1, 3), padding=(1, 2), count_include_pad=False
+    ),
+    "relu, at the kink": Case(ReLU, {}, (3, 2, 4, 5), "ties"),
+}
+for pool in max_pool, avg_pool:
+    for geometry, (shape, kernel_size, options) in POOLING.items():
+        CASES[f"{pool.__name__}, {geometry}"] = pool(shape, kernel_size, **options)
+for activation in ReLU, Sigmoid, Tanh:
+    for shape in (2, 3, 4, 5), (3, 4), (0, 4):
+        CASES[f"{activation.__name__}, {shape}"] = Case(activation, {}, shape)
+
+SMOOTH = [name for name, case in CASES.items() if case.values != "ties"]
+VALUES = {"normal": lambda x: x, "negative": lambda x: -1 - np.abs(x), "ties": np.round}
+REFERENCES = {
+    Conv2D: (reference.conv2d, reference.conv2d_backward),
+    MaxPool2D: (reference.max_pool2d, reference.max_pool2d_backward),
+    AvgPool2D: (reference.avg_pool2d, reference.avg_pool2d_backward),
+    Linear: (reference.linear, reference.linear_backward),
+    Flatten: (reference.flatten, reference.flatten_backward),
+    ReLU: (reference.relu, reference.relu_backward),
+    Sigmoid: (reference.sigmoid, reference.sigmoid_backward),
+    Tanh: (reference.tanh, reference.tanh_backward),
+}
+
+
+def strided(x):
+    """x with NaN between its entries in memory, and the last axis stored backwards."""
+    memory = np.full([2 * size for size in x.shape], np.nan, x.dtype)
+    view = memory[tuple(slice(None, None, 2) for _ in x.shape)][..., ::-1]
+    view[...] = x
+    return view
+
+
+LAYOUTS = {
+    "C order": np.ascontiguousarray,
+    "batch last": lambda x: np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0),
+    "strided": strided,
+}
+
+
+@functools.cache
+def expected(name):
+    """x, dy and the parameters of a case, of numbers that float32 can hold, and what the loops
+    make of them: the output under "y", dx under "x", each other gradient under its name."""
+    case = CASES[name]
+    forward, backward = REFERENCES[case.layer]
+    options = {
+        key: value
+        for key, value in case.arguments.items()
+        if key in ("stride", "padding", "dilation", "groups", "count_include_pad")
+        or (key == "kernel_size" and case.layer is not Conv2D)
+    }
+    rng = np.random.default_rng(list(name.encode()))
+
+    def draw(shape):
+        return rng.standard_normal(shape, np.float32).astype(np.float64)
+
+    x = VALUES[case.values](draw(case.shape))
+    params = {key: draw(p.shape) for key, p in case.layer(**case.arguments).params.items()}
+    y = forward(x, **params, **options)
+    dy = draw(y.shape)
+    if params:
+        gradients = backward(dy, x, params["weight"], **options)
+        results = dict(zip(("x", *params), gradients))
+    else:
+        results = {"x": backward(dy, x, **options)}
+    return x, dy, params, {"y": y, **results}
+
+
+def build(name, dtype=np.float64, parameter_dtype=np.float64, layout=np.ascontiguousarray):
+    """The layer of a case with its parameters, x and dy."""
+    case = CASES[name]
+    x, dy, params, _ = expected(name)
+    layer = case.layer(**case.arguments)
+    for key, value in params.items():
+        layer.params[key] = value.astype(parameter_dtype)
+    return layer, layout(x.astype(dtype)), layout(dy.astype(dtype))
+
+
+def assert_expected(name, **results):
+    """The results, of one dtype, are those of the loops."""
+    *_, loops = expected(name)
+    for key, result in results.items():
+        tolerance = 1e-5 if result.dtype == np.float32 else 1e-12
+        assert result.shape == loops[key].shape
+        np.testing.assert_allclose(
+            result, loops[key], rtol=tolerance, atol=tolerance, err_msg=f"{name}: {key}"
+        )
+
+
+@pytest.mark.parametrize("parameter_dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CASES)
+def test_forward_and_backward_equal_the_loops(name, layout, dtype, parameter_dtype):
+    layer, x, dy = build(name, dtype, parameter_dtype, LAYOUTS[layout])
+    y, saved = layer.forward(x)
+    dx, grads = layer.backward(dy, saved)
+    assert layer.output_shape(x.shape) == y.shape
+    assert grads.keys() == layer.params.keys()
+    assert {array.dtype for array in (y, dx, *grads.values())} == {np.dtype(dtype)}
+    assert_expected(name, y=y, x=dx, **grads)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_backward_is_the_derivative_of_forward(name):
+    layer, x, _ = build(name)
+    errors = check_gradients(layer, x, np.random.default_rng(0))
+    assert errors.keys() == {"x", *layer.params}
+    assert max(errors.values()) < 1e-7, errors
+
+
+class WrongLinear(Linear):
+    """A linear layer with one gradient that is wrong."""
+
+    def __init__(self, name, fault):
+        super().__init__(3, 2)
+        self.name, self.fault = name, fault
+
+    def backward(self, dy, saved, need_dx=True):
+        dx, grads = super().backward(dy, saved, need_dx)
+        gradients = {"x": dx, **grads}
+        gradients[self.name] = self.fault(gradients[self.name])
+        return gradients.pop("x"), gradients
+
+
+@pytest.mark.parametrize(
+    "fault, error", [(lambda g: 1.25 * g, 0.2), (lambda g: g[:1], np.inf), (lambda g: -g, 2)]
+)
+@pytest.mark.parametrize("name", ["x", "weight", "bias"])
+def test_the_check_finds_a_wrong_gradient(name, fault, error):
+    layer = WrongLinear(name, fault).astype(np.float64)
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    errors = check_gradients(layer, x, np.random.default_rng(1))
+    assert errors.pop(name) == pytest.approx(error)
+    assert max(errors.values()) < 1e-8
+
+
+def test_numerical_gradient_restores_what_it_perturbs():
+    x = np.random.default_rng(0).standard_normal((2, 3))
+    before = x.tobytes()
+    np.testing.assert_allclose(numerical_gradient(lambda x: np.sum(x**3), x), 3 * x**2, rtol=1e-8)
+    assert x.tobytes() == before
+    with pytest.raises(ValueError, match="float64.*float32"):
+        numerical_gradient(np.sum, x.astype(np.float32))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_that_is_passed_in_is_changed(name, layout):
+    layer, x, dy = build(name, layout=LAYOUTS[layout])
+    before = pickle.dumps((vars(layer), x, dy))
+    y, saved = layer.forward(x)
+    saved_before = pickle.dumps((y, saved))
+    layer.backward(dy, saved)
+    layer.backward(dy, saved, need_dx=False)
+    layer(x)
+    assert pickle.dumps((vars(layer), x, dy)) == before
+    assert pickle.dumps((y, saved)) == saved_before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_pass_does_not_disturb_another(name):
+    layer, x, dy = build(name)
+    y, saved = layer.forward(x)
+    dx, grads = layer.backward(dy, saved)
+    other_y, other_saved = layer.forward(1 - x)
+    layer.backward(1 - dy, other_saved)
+    dx_again, grads_again = layer.backward(dy, saved)
+    no_dx, grads_alone = layer.backward(dy, saved, need_dx=False)
+    assert no_dx is None
+    for gradients in {"x": dx, **grads}, {"x": dx_again, **grads_again}, grads_alone:
+        assert_expected(name, y=y, **gradients)
+    assert grads_alone.keys() == layer.params.keys()
+    np.testing.assert_array_equal(layer(x), y)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_max_pool_of_minus_infinity_gives_the_gradient_to_the_image(padding):
+    layer = MaxPool2D(2, padding=padding)
+    y, saved = layer.forward(np.full((1, 1, 4, 4), -np.inf))
+    dx, _ = layer.backward(np.ones(y.shape), saved)
+    assert np.all(y == -np.inf)
+    assert dx.sum() == y.size
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layer, limits", [(Sigmoid(), [0, 1]), (Tanh(), [-1, 1])])
+def test_saturated_activations(layer, limits, dtype):
+    x = np.array([[-1e4, 1e4]], dtype)
+    y, saved = layer.forward(x)
+    dx, _ = layer.backward(np.ones_like(x), saved)
+    np.testing.assert_array_equal(y, [limits])
+    np.testing.assert_array_equal(dx, [[0, 0]])
+
+
+@pytest.mark.parametrize(
+    "layer, shape, message",
+    [
+        (Conv2D(1, 1, 5), (1, 1, 6, 4), r"5.*4 \+ 2\*0 = 4"),
+        (Conv2D(1, 1, (5, 1), padding=1), (1, 1, 2, 8), r"5.*2 \+ 2\*1 = 4"),
+        (Conv2D(1, 1, 3, dilation=4), (1, 1, 8, 9), r"4\*\(3 - 1\) \+ 1 = 9.*8 \+ 2\*0 = 8"),
+        (MaxPool2D(3), (1, 1, 2, 3), r"3.*2 \+ 2\*0 = 2"),
+        (AvgPool2D((2, 4), padding=(0, 1)), (1, 1, 2, 1), r"4.*1 \+ 2\*1 = 3"),
+        (Conv2D(3, 4, 1), (1, 2, 5, 5), r"expected 3 .*got 2.*\(1, 2, 5, 5\)"),
+        (Conv2D(3, 4, 1), (3, 5, 5), r"\(N, C, H, W\).*\(3, 5, 5\)"),
+        (MaxPool2D(2), (5, 5), r"\(N, C, H, W\).*\(5, 5\)"),
+        (AvgPool2D(2), (1, 2, 3, 5, 5), r"\(N, C, H, W\).*\(1, 2, 3, 5, 5\)"),
+        (Linear(400, 120), (2, 576), r"\(N, 400\).*\(2, 576\)"),
+        (Linear(400, 120), (2, 16, 5, 5), r"\(N, 400\).*\(2, 16, 5, 5\)"),
+        (Flatten(), (5,), r"\(N, \.\.\.\).*\(5,\)"),
+    ],
+)
+def test_shapes_that_do_not_fit(layer, shape, message):
+    for function in (
+        lambda: layer.output_shape(shape),
+        lambda: layer.forward(np.ones(shape, np.float32)),
+        lambda: layer(np.ones(shape, np.float32)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function()
+
+
+@pytest.mark.parametrize(
+    "layer", [Conv2D(1, 1, 1), Linear(1, 1), MaxPool2D(1), AvgPool2D(1), ReLU()]
+)
+def test_integers_are_refused(layer):
+    shape = (1, 1) if isinstance(layer, Linear) else (1, 1, 1, 1)
+    with pytest.raises(ValueError, match="float.*uint8"):
+        layer.forward(np.ones(shape, np.uint8))
+
+
+VALID = {
+    Conv2D: {"in_channels": 4, "out_channels": 6, "kernel_size": 3},
+    MaxPool2D: {"kernel_size": 3},
+    AvgPool2D: {"kernel_size": 3},
+    Linear: {"in_features": 4, "out_features": 6},
+}
+NO_INTEGERS = [(-1, "-1"), (1.0, "1.0"), (True, "True"), ("1", "'1'")]
+NO_PAIRS = [((1, 1, 1), r"\(1, 1, 1\)"), ((1, -1), "-1"), ((1.5, 1), "1.5"), ((1, True), "True")]
+
+
+@pytest.mark.parametrize(
+    "layer, names, values",
+    [
+        (Conv2D, ["in_channels", "out_channels", "groups"], [(0, "0"), ((1, 1), r"\(1, 1\)")]),
+        (Conv2D, ["kernel_size", "stride", "dilation"], [(0, "0"), ((1, 0), "0"), *NO_PAIRS]),
+        (Conv2D, ["padding"], NO_PAIRS),
+        (MaxPool2D, ["kernel_size", "stride"], [(0, "0"), ((1, 0), "0"), *NO_PAIRS]),
+        (MaxPool2D, ["padding"], NO_PAIRS),
+        (AvgPool2D, ["kernel_size", "stride"], [(0, "0"), ((1, 0), "0"), *NO_PAIRS]),
+        (AvgPool2D, ["padding"], NO_PAIRS),
+        (Linear, ["in_features", "out_features"], [(0, "0"), ((1, 1), r"\(1, 1\)")]),
+    ],
+)
+def test_sizes_that_are_no_sizes(layer, names, values):
+    for name in names:
+        for value, shown in values + NO_INTEGERS:
+            with pytest.raises(ValueError, match=f"^{name} must be an int.* got {shown}$"):
+                layer(**VALID[layer] | {name: value})
+
+
+@pytest.mark.parametrize(
+    "layer, arguments, message",
+    [
+        (Conv2D, {"groups": 3}, r"4 % 3 = 1 and 6 % 3 = 0"),
+        (Conv2D, {"groups": 4}, r"4 % 4 = 0 and 6 % 4 = 2"),
+        (MaxPool2D, {"padding": 2}, r"padding \(2, 2\).*kernel_size \(3, 3\)"),
+        (AvgPool2D, {"padding": (1, 2)}, r"padding \(1, 2\).*kernel_size \(3, 3\)"),
+    ],
+)
+def test_hyper_parameters_that_do_not_go_together(layer, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        layer(**VALID[layer] | arguments)

@@ -1,0 +1,98 @@
+"""Losses: the definition by loops, central differences, extreme numbers, wrong labels."""
+
+import numpy as np
+import pytest
+
+from minicnn import reference, softmax_cross_entropy, squared_error
+from minicnn.gradcheck import numerical_gradient
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-6), (np.float64, 1e-13)])
+@pytest.mark.parametrize("shape", [(5, 4), (1, 10), (3, 1)])
+def test_softmax_cross_entropy_is_its_definition(shape, dtype, tolerance):
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal(shape).astype(dtype)
+    labels = rng.integers(0, shape[1], shape[0]).astype(np.uint8)
+    before = logits.tobytes(), labels.tobytes()
+    loss, dlogits = softmax_cross_entropy(logits, labels)
+    assert (logits.tobytes(), labels.tobytes()) == before
+    assert loss.dtype == dlogits.dtype == dtype
+    expected_loss, expected_dlogits = reference.softmax_cross_entropy(logits, labels)
+    np.testing.assert_allclose(loss, expected_loss, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(dlogits, expected_dlogits, rtol=tolerance, atol=tolerance)
+
+
+def test_softmax_cross_entropy_has_the_derivative_of_its_loss():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((4, 5)), rng.integers(0, 5, 4)
+    _, dlogits = softmax_cross_entropy(logits, labels)
+    numerical = numerical_gradient(lambda z: softmax_cross_entropy(z, labels)[0], logits)
+    np.testing.assert_allclose(dlogits, numerical, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "logits, label, loss, dlogits",
+    [
+        ([1000, 0], 0, 0, [0, 0]),
+        ([1000, 0], 1, 1000, [1, -1]),
+        ([-1e4, -1e4], 1, np.log(2), [0.5, -0.5]),
+        ([-1e4, 1e4], 0, 2e4, [-1, 1]),
+        ([0, -np.inf], 0, 0, [0, 0]),
+    ],
+)
+def test_extreme_logits(logits, label, loss, dlogits, dtype):
+    results = softmax_cross_entropy(np.array([logits], dtype), np.array([label]))
+    np.testing.assert_allclose(results[0], loss, rtol=1e-6)
+    np.testing.assert_allclose(results[1], [dlogits], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        ([0, 2, 3, 7], r"0\.\.2.* 3 at index 2"),
+        ([0, -1, 1, 5], r"0\.\.2.* -1 at index 1"),
+        ([0.0, 1.0, 2.0, 0.0], "integers.*float64"),
+        ([True, False, True, False], "integers.*bool"),
+        ([0, 1, 2], r"\(4, 3\) and \(3,\)"),
+        ([[0], [1], [2], [0]], r"\(4, 3\) and \(4, 1\)"),
+    ],
+)
+def test_labels_that_do_not_fit(labels, message):
+    with pytest.raises(ValueError, match=message):
+        softmax_cross_entropy(np.zeros((4, 3)), np.array(labels))
+
+
+def test_a_batch_of_no_images_has_no_mean():
+    with pytest.raises(ValueError, match=r"N >= 1.*\(0, 3\) and \(0,\)"):
+        softmax_cross_entropy(np.zeros((0, 3)), np.zeros(0, int))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "reduction, loss, dprediction",
+    [("sum", 14, [[2, -4], [0, 6]]), ("mean", 3.5, [[0.5, -1], [0, 1.5]])],
+)
+def test_squared_error(reduction, loss, dprediction, dtype):
+    prediction, target = np.array([[[1, 2], [3, 5]], [[0, 4], [3, 2]]], dtype)
+    before = prediction.tobytes(), target.tobytes()
+    results = squared_error(prediction, target, reduction=reduction)
+    assert (prediction.tobytes(), target.tobytes()) == before
+    assert [result.dtype for result in results] == [dtype, dtype]
+    np.testing.assert_array_equal(results[0], loss)
+    np.testing.assert_array_equal(results[1], dprediction)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_squared_error_has_the_derivative_of_its_loss(reduction):
+    prediction, target = np.random.default_rng(0).standard_normal((2, 3, 4))
+    _, dprediction = squared_error(prediction, target, reduction)
+    numerical = numerical_gradient(lambda y: squared_error(y, target, reduction)[0], prediction)
+    np.testing.assert_allclose(dprediction, numerical, atol=1e-8)
+
+
+def test_squared_error_of_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(3,\)"):
+        squared_error(np.zeros((2, 3)), np.zeros(3))
+    with pytest.raises(ValueError, match="'none'"):
+        squared_error(np.zeros(3), np.zeros(3), reduction="none")

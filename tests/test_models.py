@@ -1,0 +1,225 @@
+"""Networks: Sequential as a layer, its parameters, how they are drawn, and LeNet."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from minicnn import (
+    AvgPool2D,
+    Conv2D,
+    Flatten,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    lenet,
+)
+from minicnn.gradcheck import check_gradients
+from minicnn.initializers import glorot_uniform, he_normal
+
+
+def small_network(rng):
+    """Layers of every kind, one Sequential inside another: x (N, 2, 9, 8) -> y (N, 3)."""
+    net = Sequential(
+        Conv2D(2, 4, 3, padding=1, rng=rng),
+        Tanh(),
+        MaxPool2D(3, stride=2),
+        Sequential(Conv2D(4, 4, 2, stride=2, groups=2, bias=False, rng=rng), ReLU(), AvgPool2D(1)),
+        Flatten(),
+        Sequential(Sequential(Linear(8, 5, rng=rng)), Sigmoid()),
+        Linear(5, 3, rng=rng),
+    )
+    for parameter in net.params.values():
+        parameter += rng.standard_normal(parameter.shape)
+    return net
+
+
+NAMES = ["0.weight", "0.bias", "3.0.weight", "5.0.0.weight", "5.0.0.bias", "6.weight", "6.bias"]
+
+
+def test_params_are_the_arrays_of_the_layers():
+    linear = Linear(3, 2)
+    net = Sequential(ReLU(), Sequential(Tanh(), linear))
+    assert list(net.params) == ["1.1.weight", "1.1.bias"]
+    assert net.params["1.1.weight"] is linear.params["weight"]
+    linear.params["bias"] = np.ones(2, np.float32)
+    assert net.params["1.1.bias"] is linear.params["bias"]
+    assert list(small_network(np.random.default_rng(0)).params) == NAMES
+
+
+def test_a_network_has_the_derivative_of_its_output():
+    rng = np.random.default_rng(0)
+    net = small_network(rng).astype(np.float64)
+    errors = check_gradients(net, rng.standard_normal((3, 2, 9, 8)), rng)
+    assert errors.keys() == {"x", *NAMES}
+    assert max(errors.values()) < 1e-6, errors
+
+
+def test_a_network_keeps_the_protocol_of_a_layer():
+    rng = np.random.default_rng(0)
+    net = small_network(rng)
+    x, other = rng.standard_normal((2, 3, 2, 9, 8)).astype(np.float32)
+    y, saved = net.forward(x)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    before = pickle.dumps((net.params, x, dy, y, saved))
+    dx, grads = net.backward(dy, saved)
+    other_y, other_saved = net.forward(other)
+    net.backward(other_y, other_saved)
+    no_dx, grads_alone = net.backward(dy, saved, need_dx=False)
+    assert pickle.dumps((net.params, x, dy, y, saved)) == before
+    assert no_dx is None and dx.shape == x.shape
+    assert net.output_shape(x.shape) == y.shape == (3, 3)
+    assert {array.dtype for array in (y, dx, *grads.values())} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(net(x), y)
+    assert grads.keys() == grads_alone.keys() == net.params.keys()
+    for name in grads:
+        np.testing.assert_array_equal(grads[name], grads_alone[name])
+
+
+def test_a_shape_that_does_not_fit_is_found_before_any_data():
+    net = Sequential(Conv2D(1, 16, 5), AvgPool2D(2), Flatten(), Linear(400, 10))
+    assert net.output_shape((7, 1, 14, 15)) == (7, 10)
+    with pytest.raises(ValueError, match=r"Linear.*\(N, 400\).*\(7, 2304\)"):
+        net.output_shape((7, 1, 28, 28))
+
+
+def test_load_params_copies_values_in():
+    net = small_network(np.random.default_rng(0))
+    arrays = net.params
+    source = {name: np.full_like(p, i) for i, (name, p) in enumerate(arrays.items())}
+    net.load_params(dict(reversed(source.items())))
+    source["6.bias"][...] = -1
+    for i, (name, parameter) in enumerate(net.params.items()):
+        assert parameter is arrays[name] and np.all(parameter == i)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda p: p.pop("6.bias"), "missing.*6.bias"),
+        (lambda p: p.update({"7.bias": p["6.bias"]}), "unknown.*7.bias"),
+        (lambda p: p.update({"6.bias": np.zeros(4, np.float32)}), r"6.bias .*\(3,\).*\(4,\)"),
+        (lambda p: p.update({"6.bias": np.zeros((1, 3), np.float32)}), r"6.bias .*\(1, 3\)"),
+        (lambda p: p.update({"6.bias": np.zeros(3)}), "6.bias .*float32.*float64"),
+    ],
+)
+def test_load_params_copies_nothing_unless_all_fit(change, message):
+    net = small_network(np.random.default_rng(0))
+    before = pickle.dumps(net.params)
+    source = {name: parameter + 1 for name, parameter in net.params.items()}
+    change(source)
+    with pytest.raises(ValueError, match=message):
+        net.load_params(source)
+    assert pickle.dumps(net.params) == before
+
+
+def test_astype_is_another_network_of_the_same_weights():
+    net = small_network(np.random.default_rng(0))
+    double = net.astype(np.float64)
+    for (name, parameter), same in zip(net.params.items(), double.params.values(), strict=True):
+        assert (parameter.dtype, same.dtype) == (np.float32, np.float64)
+        np.testing.assert_array_equal(parameter, same)
+        same += 1
+        assert not np.any(parameter == same), name
+    x = np.random.default_rng(1).standard_normal((2, 2, 9, 8))
+    assert double(x).dtype == np.float64
+
+
+def test_to_the_place_where_it_is():
+    net = small_network(np.random.default_rng(0))
+    for parameter, same in zip(net.params.values(), net.to("cpu").params.values(), strict=True):
+        np.testing.assert_array_equal(parameter, same)
+
+
+SHAPES = [((300, 200), 200, 300), ((64, 32, 5, 3), 32 * 15, 64 * 15)]
+
+
+@pytest.mark.parametrize("shape, fan_in, fan_out", SHAPES)
+def test_glorot_uniform(shape, fan_in, fan_out):
+    w = glorot_uniform(shape, np.random.default_rng(0), np.float64)
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    assert 0.999 * bound < np.abs(w).max() <= bound
+    np.testing.assert_allclose(w.var(), 2 / (fan_in + fan_out), rtol=0.02)
+    np.testing.assert_allclose(w.mean(), 0, atol=0.02 * bound)
+
+
+@pytest.mark.parametrize("shape, fan_in, fan_out", SHAPES)
+def test_he_normal(shape, fan_in, fan_out):
+    w = he_normal(shape, np.random.default_rng(0), np.float64)
+    deviation = math.sqrt(2 / fan_in)
+    np.testing.assert_allclose(w.var(), deviation**2, rtol=0.02)
+    np.testing.assert_allclose(w.mean(), 0, atol=0.02 * deviation)
+    np.testing.assert_allclose(np.mean(np.abs(w) < deviation), 0.6827, atol=0.01)
+
+
+@pytest.mark.parametrize("initializer", [glorot_uniform, he_normal])
+def test_one_seed_gives_one_set_of_weights(initializer):
+    first, again, other = (
+        initializer((4, 3, 2, 2), np.random.default_rng(seed), np.float32) for seed in (0, 0, 1)
+    )
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, again)
+    assert not np.any(first == other)
+
+
+def test_lenet_is_the_one_of_the_course():
+    net = lenet(np.random.default_rng(0))
+    x = np.zeros((1, 1, 28, 28), np.float32)
+    shapes = []
+    for layer in net.layers:
+        assert layer.output_shape(x.shape) == layer(x).shape
+        x = layer(x)
+        shapes.append(x.shape[1:])
+    assert shapes == [
+        *[(6, 28, 28), (6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 10, 10), (16, 5, 5)],
+        *[(400,), (120,), (120,), (84,), (84,), (10,)],
+    ]
+    sizes = [
+        layer.params["weight"].size + layer.params["bias"].size
+        for layer in net.layers
+        if layer.params
+    ]
+    assert sizes == [156, 2416, 48120, 10164, 850]
+    assert sum(parameter.size for parameter in net.params.values()) == 61706
+
+
+def test_lenet_starts_with_glorot_weights_and_zero_biases():
+    net, again, other = (lenet(np.random.default_rng(seed)) for seed in (0, 0, 1))
+    for name, parameter in net.params.items():
+        assert parameter.dtype == np.float32
+        np.testing.assert_array_equal(parameter, again.params[name])
+        if name.endswith("bias"):
+            assert not parameter.any()
+        else:
+            fans = (parameter.shape[0] + parameter.shape[1]) * math.prod(parameter.shape[2:])
+            assert 0.95 < np.abs(parameter).max() / math.sqrt(6 / fans) <= 1
+            assert not np.any(parameter == other.params[name])
+
+
+def test_lenet_has_the_derivative_of_its_output():
+    """For J the derivative of y by x and all parameters at once, and random dy and v,
+    <dy, J v> = <J^T dy, v>: the left side by central differences, the right by backward."""
+    rng = np.random.default_rng(0)
+    net = lenet(rng).astype(np.float64)
+    x = rng.standard_normal((3, 1, 28, 28))
+    y, saved = net.forward(x)
+    dy = rng.standard_normal(y.shape)
+    dx, grads = net.backward(dy, saved)
+    gradients = {"x": dx, **grads}
+    arrays = {"x": x, **net.params}
+    directions = {name: rng.standard_normal(array.shape) for name, array in arrays.items()}
+
+    def along(step):
+        for name, array in arrays.items():
+            array += step * directions[name]
+        return net(x)
+
+    step = 1e-6
+    difference = along(step) - along(-2 * step)
+    left = np.sum(dy * difference) / (2 * step)
+    right = sum(np.sum(gradients[name] * directions[name]) for name in arrays)
+    np.testing.assert_allclose(left, right, rtol=1e-7)

@@ -1,0 +1,93 @@
+"""SGD against closed forms of its recursion; the same steps in PyTorch are in test_pytorch.py."""
+
+import numpy as np
+import pytest
+
+from minicnn import SGD
+
+START, GRADIENT, STEPS = 2.0, 0.5, 7
+
+
+def run(optimizer, gradient, dtype=np.float64):
+    w = np.full((2, 3), START, dtype)
+    g = np.full((2, 3), gradient, dtype)
+    for _ in range(STEPS):
+        optimizer.step({"weight": w}, {"weight": g})
+    assert w.dtype == dtype and np.all(g == gradient) and np.all(w == w[0, 0])
+    return w[0, 0]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-6), (np.float64, 1e-14)])
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
+def test_constant_gradient(momentum, nesterov, dtype, tolerance):
+    """Step k moves by lr*gradient times the sum of m^i over i < k, or over i <= k with Nesterov."""
+    sums = [sum(momentum**i for i in range(k + nesterov)) for k in range(1, STEPS + 1)]
+    w = run(SGD(0.1, momentum=momentum, nesterov=nesterov), GRADIENT, dtype)
+    np.testing.assert_allclose(w, START - 0.1 * GRADIENT * sum(sums), rtol=tolerance)
+
+
+def test_weight_decay_alone_shrinks_geometrically():
+    w = run(SGD(0.1, weight_decay=0.2), 0.0)
+    np.testing.assert_allclose(w, START * (1 - 0.1 * 0.2) ** STEPS, rtol=1e-14)
+
+
+def test_weight_decay_enters_the_momentum():
+    """Without v: w(k+1) = (1 + m - lr*d) w(k) - m w(k-1), with w(1) = (1 - lr*d) w(0)."""
+    momentum, decay = 0.9, 0.1 * 0.2
+    before, w = START, START * (1 - decay)
+    for _ in range(STEPS - 1):
+        before, w = w, (1 + momentum - decay) * w - momentum * before
+    result = run(SGD(0.1, momentum=momentum, weight_decay=0.2), 0.0)
+    np.testing.assert_allclose(result, w, rtol=1e-13)
+
+
+def test_each_parameter_has_its_own_velocity_and_is_changed_in_place():
+    params = {"a": np.zeros(2), "b": np.zeros(2)}
+    arrays = dict(params)
+    optimizer = SGD(1.0, momentum=0.5)
+    optimizer.step(params, {"a": np.ones(2), "b": np.zeros(2)})
+    optimizer.step(params, {"b": np.ones(2), "a": np.zeros(2)})
+    assert params["a"] is arrays["a"] and params["b"] is arrays["b"]
+    np.testing.assert_array_equal(params["a"], [-1.5, -1.5])
+    np.testing.assert_array_equal(params["b"], [-1, -1])
+
+
+def test_the_caller_may_reuse_its_gradient():
+    w, g = np.zeros(1), np.ones(1)
+    optimizer = SGD(1.0, momentum=1 / 2)
+    optimizer.step({"w": w}, {"w": g})
+    g[...] = 0
+    optimizer.step({"w": w}, {"w": g})
+    assert w[0] == -1.5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"lr": 0}, "lr .* got 0"),
+        ({"lr": -0.1}, "lr .* got -0.1"),
+        ({"lr": float("nan")}, "lr .* got nan"),
+        ({"lr": float("inf")}, "lr .* got inf"),
+        ({"lr": 1, "momentum": -0.5}, "momentum .* got -0.5"),
+        ({"lr": 1, "momentum": 1}, "momentum .* got 1"),
+        ({"lr": 1, "weight_decay": -1}, "weight_decay .* got -1"),
+        ({"lr": 1, "nesterov": True}, "nesterov .* momentum .* got 0"),
+    ],
+)
+def test_settings_that_make_no_sense(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SGD(**arguments)
+
+
+@pytest.mark.parametrize(
+    "grads, message",
+    [
+        ({"a": np.zeros(2)}, r"\['a', 'b'\].*\['a'\]"),
+        ({"a": np.zeros(2), "b": np.zeros(3), "c": np.zeros(1)}, r"\['a', 'b', 'c'\]"),
+        ({"a": np.zeros(2), "b": np.zeros((1, 3))}, r"b .*\(3,\).*\(1, 3\)"),
+    ],
+)
+def test_gradients_that_do_not_fit(grads, message):
+    params = {"a": np.zeros(2), "b": np.zeros(3)}
+    with pytest.raises(ValueError, match=message):
+        SGD(lr=1).step(params, grads)
