@@ -28,6 +28,6 @@ def training_curves(history: History) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path | str) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Writes a picture; the ending of `path` names its format."""
     figure.savefig(path, dpi=120)

@@ -188,8 +188,8 @@ def check_fit(net: Layer, data: Dataset) -> None:
     scores = net.output_shape(shape)
     if scores != (1, len(data.classes)):
         raise ValueError(
-            f"for images {shape} of {data.name}, with {len(data.classes)} classes, the network must "
-            f"put out (1, {len(data.classes)}) but puts out {scores}"
+            f"for images {shape} of {data.name} the network must put out a score for each class, "
+            f"(1, {len(data.classes)}), but puts out {scores}"
         )
 
 

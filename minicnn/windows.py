@@ -149,13 +149,15 @@ class Windows:
             (h - span) // s + 1 for h, span, s in zip(padded_size, self._span(), self.stride)
         )  # (1)
 
-    def __str__(self) -> str:
-        """The arguments of a layer that make it, without defaults: `5, padding=2`."""
-        parts = [_short(self.kernel)]
-        for name, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
-            if (value := getattr(self, name)) != default:
-                parts.append(f"{name}={_short(value)}")
-        return ", ".join(parts)
+    def arguments(self, default_stride: Pair = (1, 1)) -> str:
+        """The arguments of a layer with these windows, without defaults: `5, padding=2`."""
+        defaults = {"stride": default_stride, "padding": (0, 0), "dilation": (1, 1)}
+        given = [
+            f"{name}={_short(getattr(self, name))}"
+            for name, default in defaults.items()
+            if getattr(self, name) != default
+        ]
+        return ", ".join([_short(self.kernel), *given])
 
 
 def _short(value: Pair) -> str:

@@ -16,6 +16,10 @@ GZIPPED = gzip.compress(IDX)
 PAGE = b"\n <!DOCTYPE html><title>Sign in</title>"
 
 
+def header_of(size):
+    return struct.pack(">4BI", 0, 0, 8, 1, size)
+
+
 @pytest.mark.parametrize("content", [IDX, GZIPPED], ids=["plain", "gzipped"])
 @pytest.mark.parametrize("name", ["values", "values.gz"])
 def test_reads_values_by_content_and_not_by_name(tmp_path, name, content):
@@ -42,6 +46,7 @@ BAD = {
     "cut values, gzipped again": (gzip.compress(IDX[:-1]), "= 24 bytes, found 23"),
     "trailing bytes": (IDX + b"\0", "= 24 bytes, found more"),
     "trailing bytes, gzipped": (gzip.compress(IDX + b"\0"), "= 24 bytes, found more"),
+    "a byte after a megabyte": (header_of(2**20) + bytes(2**20 + 1), "bytes, found more"),
     "cut gzip": (GZIPPED[:-12], "damaged gzip file"),
     "cut gzip checksum": (GZIPPED[:-1], "damaged gzip file"),
     "wrong gzip checksum": (GZIPPED[:-8] + b"\0" * 4 + GZIPPED[-4:], "damaged gzip file"),
@@ -78,10 +83,6 @@ def test_another_shape_or_more_than_the_caller_allows_is_refused(tmp_path):
         read_idx(path, shape=(2, 4, 4))
     with pytest.raises(DataError, match="claims 2 x 3 x 4 values, expected at most 23"):
         read_idx(path, max_bytes=23)
-
-
-def header_of(size):
-    return struct.pack(">4BI", 0, 0, 8, 1, size)
 
 
 LIES = {

@@ -118,6 +118,15 @@ def mnist(folder: Path | str | None = None) -> tuple[Dataset, Dataset]:
     return _load(MNIST, folder)
 
 
+def find(source: Source) -> Path | None:
+    """The first folder on this machine with the four files, which are not opened; None if there is
+    none."""
+    for folder, _ in _places(source, None):
+        if all(_find(folder, file) for file in SHAPES):
+            return folder
+    return None
+
+
 def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
     failures = []
     for place, chosen_by_user in _places(source, folder):

@@ -44,7 +44,7 @@ class Pool2D(Layer):
             )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.windows})"
+        return f"{type(self).__name__}({self.windows.arguments(self.windows.kernel)})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         check_images(self, x_shape)
@@ -98,7 +98,7 @@ class AvgPool2D(Pool2D):
 
     def __repr__(self) -> str:
         exclude = "" if self.count_include_pad else ", count_include_pad=False"
-        return f"AvgPool2D({self.windows}{exclude})"
+        return f"{super().__repr__()[:-1]}{exclude})"
 
     def forward(self, x: Array) -> tuple[Array, Shape]:
         check_float(self, x)

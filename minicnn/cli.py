@@ -1,0 +1,210 @@
+"""The command line: minicnn train | evaluate | predict | summary | doctor."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+import minicnn
+from minicnn import doctor, runs, summary
+from minicnn.backend import DEVICES, choose_device
+from minicnn.datasets import (
+    Dataset,
+    DatasetNotFound,
+    digits,
+    fashion_mnist,
+    mnist,
+    read_image,
+)
+from minicnn.losses import softmax
+from minicnn.models import MODELS
+from minicnn.optimizers import SGD
+from minicnn.training import check_fit, estimate_seconds, evaluate, fit
+
+IMAGES = (1, 1, 28, 28)
+DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": lambda folder: digits()}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, 2 for bad input, 130 when interrupted."""
+    args = _parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_: _complain(message)
+    try:
+        return args.run(args) or 0
+    except (ValueError, OSError) as error:
+        _complain(error)
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a network and write a run folder."""
+    device = choose_device(args.device)
+    optimizer = SGD(args.lr, args.momentum, args.nesterov, args.weight_decay)
+    net = MODELS[args.model](np.random.default_rng(args.seed))
+    net.output_shape(IMAGES)
+    train_set, test_set = _load(args)
+    check_fit(net, train_set)
+    settings = ("model", "epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay")
+    config = {name: getattr(args, name) for name in settings}
+    config |= {"data": train_set.name, "classes": train_set.classes, "seed": args.seed}
+    folder = runs.new_run(args.out, config | {"minicnn": minicnn.__version__})
+    net = net.to(device)
+    work = {"epochs": args.epochs, "batch_size": args.batch_size, "workers": args.workers}
+    seconds = estimate_seconds(net, train_set, **work)
+    parameters = sum(parameter.size for parameter in net.params.values())
+    print(
+        f"{args.model}, {parameters:,} parameters, on {train_set.name} "
+        f"({len(train_set):,} images to train, {len(test_set):,} to test), on the {device}\n"
+        f"{args.epochs} epochs, batch {args.batch_size}, lr {args.lr:g}, momentum "
+        f"{args.momentum:g}, weight decay {args.weight_decay:g}, seed {args.seed}\n"
+        f"about {_duration(seconds)}, going by one step; results go to {folder}",
+        flush=True,
+    )
+    history = fit(
+        net,
+        train_set,
+        test_set,
+        optimizer=optimizer,
+        seed=args.seed,
+        on_epoch=lambda history: runs.save_epoch(folder, net, history),
+        **work,
+    )
+    print(history.summary())
+    print(f"weights, history and curves are in {folder}")
+
+
+def evaluate_run(args: argparse.Namespace) -> None:
+    """Print loss and accuracy of a run on its test set."""
+    device = choose_device(args.device)
+    net, config = runs.open_run(args.folder)
+    args.data = args.data or config["data"]
+    _, test_set = _load(args)
+    check_fit(net, test_set)
+    loss, accuracy = evaluate(net.to(device), test_set, workers=args.workers)
+    print(
+        f"{test_set.name}: test loss {loss:.3f}, test acc {accuracy:.4f} ({len(test_set):,} images)"
+    )
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Print what a run takes images for, with probabilities."""
+    net, config = runs.open_run(args.folder)
+    status = 0
+    for path in args.images:
+        try:
+            pixels = read_image(path, invert=args.invert)
+        except (ValueError, OSError) as error:
+            _complain(error)
+            status = 2
+            continue
+        (probabilities,) = softmax(net(pixels.astype(np.float32) / 255))
+        order = probabilities.argsort()[::-1]
+        print(f"{path}: {config['classes'][order[0]]}")
+        for k in order:
+            print(f"    {probabilities[k]:7.2%}  {config['classes'][k]}")
+    return status
+
+
+def show_summary(args: argparse.Namespace) -> None:
+    """Print shapes, parameters, multiply-adds and bytes kept for backward, layer by layer."""
+    net = MODELS[args.model](np.random.default_rng(0))
+    print(summary.table(summary.summarize(net, (args.batch_size, *IMAGES[1:]))))
+
+
+def show_doctor(args: argparse.Namespace) -> None:
+    """Print versions, BLAS, data and GPU of this machine."""
+    print(doctor.report())
+
+
+def _load(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
+    """The data set that was asked for; if none was and the default cannot be had, the digits."""
+    if args.data is not None:
+        return DATA[args.data](args.data_folder)
+    try:
+        return fashion_mnist(args.data_folder)
+    except DatasetNotFound as error:
+        if args.data_folder is not None:
+            raise
+        _complain(f"{error}\n\nTRAINING ON THE BUILT-IN DIGITS INSTEAD, which are far easier\n")
+        return digits()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minicnn", description="Train LeNet in pure NumPy, and look at what it does."
+    )
+    parser.add_argument("--version", action="version", version=f"minicnn {minicnn.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=run.__doc__,
+            description=run.__doc__,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    trainer = command("train", train)
+    add = trainer.add_argument
+    add("--model", choices=MODELS, default="lenet", help="network (default: %(default)s)")
+    add("--epochs", type=_positive, default=10, help="passes over the data (default: 10)")
+    add("--batch-size", type=_positive, default=256, help="images in a step (default: 256)")
+    add("--lr", type=float, default=0.9, help="learning rate (default: 0.9)")
+    add("--momentum", type=float, default=0.0, help="from 0 to below 1 (default: 0)")
+    add("--nesterov", action="store_true", help="use Nesterov's form of momentum")
+    add("--weight-decay", type=float, default=0.0, help="factor of the L2 penalty (default: 0)")
+    add("--seed", type=_seed, default=0, help="of weights and order of images (default: 0)")
+    add("--out", help="folder for the run, new or empty (default: a new one under runs/)")
+    evaluator = command("evaluate", evaluate_run)
+    evaluator.add_argument("folder", metavar="RUN", help="folder of a run")
+    for subparser, default in (
+        (trainer, "fashion-mnist, or the digits where it cannot be had"),
+        (evaluator, "that of the run"),
+    ):
+        add = subparser.add_argument
+        add("--data", choices=DATA, help=f"data set (default: {default})")
+        add("--data-folder", help="folder of its files (default: searched for)")
+        add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
+        add("--workers", type=_positive, help="threads on a CPU (default: all cores)")
+    predictor = command("predict", predict)
+    predictor.add_argument("folder", metavar="RUN", help="folder of a run")
+    predictor.add_argument("images", metavar="IMAGE", nargs="+", help="any picture Pillow reads")
+    predictor.add_argument(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="swap dark and bright (default: if the border is bright, since the training images "
+        "are bright on dark)",
+    )
+    summarizer = command("summary", show_summary)
+    summarizer.add_argument("--model", choices=MODELS, default="lenet", help="default: lenet")
+    summarizer.add_argument("--batch-size", type=_positive, default=1, help="default: 1")
+    command("doctor", show_doctor)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1 but got {value}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 0 but got {value}")
+    return value
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
+def _complain(message: object) -> None:
+    print(f"minicnn: {message}", file=sys.stderr)

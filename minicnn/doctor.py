@@ -1,0 +1,31 @@
+"""What this machine offers: versions, BLAS and its threads, data, GPU; for bug reports too."""
+
+import platform
+from importlib import metadata
+
+import threadpoolctl
+
+from minicnn.backend import gpu_problem
+from minicnn.datasets.sources import FASHION_MNIST, MNIST, find
+from minicnn.parallel import cores
+
+PACKAGES = ("numpy", "threadpoolctl", "safetensors", "pooch", "tqdm", "matplotlib", "Pillow")
+
+
+def report() -> str:
+    """One line a finding; needs no network and changes nothing."""
+    lines = [
+        ("minicnn", metadata.version("minicnn")),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+        *((package, metadata.version(package)) for package in PACKAGES),
+        ("cores", str(cores())),
+    ]
+    for blas in threadpoolctl.threadpool_info():
+        if blas["user_api"] == "blas":
+            kind = f"{blas['internal_api']} {blas['version']}, {blas.get('architecture', '')}"
+            lines.append(("BLAS", f"{kind}, {blas['num_threads']} threads"))
+    for source in (FASHION_MNIST, MNIST):
+        lines.append((source.title, str(find(source) or "not on this machine; to be downloaded")))
+    lines.append(("GPU", gpu_problem() or "works"))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name.ljust(width)}  {finding}" for name, finding in lines)

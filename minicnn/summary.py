@@ -1,0 +1,70 @@
+"""What a network costs, layer by layer: shapes, parameters, multiply-adds, memory for backward."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minicnn.backend import Array
+from minicnn.layers.base import Shape
+from minicnn.sequential import Sequential
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer's row: `parameters` and `multiply_adds` are counts; `kept_bytes` is what `forward`
+    adds to the memory that is held until `backward`."""
+
+    layer: str
+    output_shape: Shape
+    parameters: int
+    multiply_adds: int
+    kept_bytes: int
+
+
+def summarize(net: Sequential, x_shape: Shape) -> list[LayerCost]:
+    """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), found by one
+    forward pass. An array that two layers keep is counted once, at the first of them."""
+    x = np.zeros(x_shape, np.float32)
+    rows, kept = [], {}  # by address; held here, so that no address is used twice
+    for layer, in_shape, out_shape in net.trace(x_shape):
+        x, saved = layer.forward(x)
+        new = {_address(array): array for array in _arrays(saved)}
+        new_bytes = sum(new[address].nbytes for address in new.keys() - kept)
+        kept |= new
+        parameters = sum(parameter.size for parameter in layer.params.values())
+        cost = layer.multiply_adds(in_shape)
+        rows.append(LayerCost(repr(layer), out_shape, parameters, cost, new_bytes))
+    return rows
+
+
+def table(rows: list[LayerCost]) -> str:
+    """The rows and their totals as text."""
+    lines = [("layer", "output shape", "parameters", "multiply-adds", "bytes kept")]
+    numbers = [(row.parameters, row.multiply_adds, row.kept_bytes) for row in rows]
+    for row, counts in zip(rows, numbers):
+        shape = " x ".join(map(str, row.output_shape))
+        lines.append((row.layer, shape, *(f"{count:,}" for count in counts)))
+    lines.append(("total", "", *(f"{sum(column):,}" for column in zip(*numbers))))
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = []
+    for line in lines:
+        left = [cell.ljust(width) for cell, width in zip(line[:2], widths)]
+        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
+        text.append("  ".join(left + right))
+    rule = "-" * len(text[0])
+    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
+
+
+def _arrays(saved: Any) -> Iterator[Array]:
+    """The arrays in what a layer saved: an array, or lists and tuples of such."""
+    if isinstance(saved, np.ndarray):
+        yield saved
+    elif isinstance(saved, (list, tuple)):
+        for part in saved:
+            yield from _arrays(part)
+
+
+def _address(array: Array) -> int:
+    return array.__array_interface__["data"][0]
