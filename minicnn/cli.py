@@ -44,24 +44,34 @@ def main(argv: list[str] | None = None) -> int:
 def train(args: argparse.Namespace) -> None:
     """Train a network and write a run folder."""
     device = choose_device(args.device)
-    optimizer = SGD(args.lr, args.momentum, args.nesterov, args.weight_decay)
-    net = MODELS[args.model](np.random.default_rng(args.seed))
-    net.output_shape(IMAGES)
     train_set, test_set = _load(args)
-    check_fit(net, train_set)
-    settings = ("model", "epochs", "batch_size", "lr", "momentum", "nesterov", "weight_decay")
-    config = {name: getattr(args, name) for name in settings}
-    config |= {"data": train_set.name, "classes": train_set.classes, "seed": args.seed}
-    folder = runs.new_run(args.out, config | {"minicnn": minicnn.__version__})
-    net = net.to(device)
+    # a sigmoid LeNet takes thousands of steps to begin to learn the digits
+    name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
+    lr = MODELS[name].lr if args.lr is None else args.lr
+    optimizer = SGD(lr, args.momentum, args.nesterov, args.weight_decay)
+    net = MODELS[name].build(np.random.default_rng(args.seed)).to(device)
     work = {"epochs": args.epochs, "batch_size": args.batch_size, "workers": args.workers}
     seconds = estimate_seconds(net, train_set, **work)
+    config = {
+        "minicnn": minicnn.__version__,
+        "model": name,
+        "data": train_set.name,
+        "classes": train_set.classes,
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "lr": lr,
+        "momentum": args.momentum,
+        "nesterov": args.nesterov,
+        "weight_decay": args.weight_decay,
+        "seed": args.seed,
+    }
+    folder = runs.new_run(args.out, config)
     parameters = sum(parameter.size for parameter in net.params.values())
     print(
-        f"{args.model}, {parameters:,} parameters, on {train_set.name} "
+        f"{name}, {parameters:,} parameters, on {train_set.name} "
         f"({len(train_set):,} images to train, {len(test_set):,} to test), on the {device}\n"
-        f"{args.epochs} epochs, batch {args.batch_size}, lr {args.lr:g}, momentum "
-        f"{args.momentum:g}, weight decay {args.weight_decay:g}, seed {args.seed}\n"
+        f"{args.epochs} epochs, batch {args.batch_size}, lr {lr:g}, momentum {args.momentum:g}, "
+        f"weight decay {args.weight_decay:g}, seed {args.seed}\n"
         f"about {_duration(seconds)}, going by one step; results go to {folder}",
         flush=True,
     )
@@ -112,7 +122,7 @@ def predict(args: argparse.Namespace) -> int:
 
 def show_summary(args: argparse.Namespace) -> None:
     """Print shapes, parameters, multiply-adds and bytes kept for backward, layer by layer."""
-    net = MODELS[args.model](np.random.default_rng(0))
+    net = MODELS[args.model].build(np.random.default_rng(0))
     print(summary.table(summary.summarize(net, (args.batch_size, *IMAGES[1:]))))
 
 
@@ -152,14 +162,15 @@ def _parser() -> argparse.ArgumentParser:
 
     trainer = command("train", train)
     add = trainer.add_argument
-    add("--model", choices=MODELS, default="lenet", help="network (default: %(default)s)")
-    add("--epochs", type=_positive, default=10, help="passes over the data (default: 10)")
-    add("--batch-size", type=_positive, default=256, help="images in a step (default: 256)")
-    add("--lr", type=float, default=0.9, help="learning rate (default: 0.9)")
+    rates = ", ".join(f"{model.lr:g} for {name}" for name, model in MODELS.items())
+    add("--model", choices=MODELS, help="network (default: lenet; for the digits lenet-relu)")
+    add("--epochs", type=_at_least(1), default=10, help="passes over the data (default: 10)")
+    add("--batch-size", type=_at_least(1), default=256, help="images in a step (default: 256)")
+    add("--lr", type=float, help=f"learning rate (default: {rates})")
     add("--momentum", type=float, default=0.0, help="from 0 to below 1 (default: 0)")
     add("--nesterov", action="store_true", help="use Nesterov's form of momentum")
     add("--weight-decay", type=float, default=0.0, help="factor of the L2 penalty (default: 0)")
-    add("--seed", type=_seed, default=0, help="of weights and order of images (default: 0)")
+    add("--seed", type=_at_least(0), default=0, help="of weights and order of images (default: 0)")
     add("--out", help="folder for the run, new or empty (default: a new one under runs/)")
     evaluator = command("evaluate", evaluate_run)
     evaluator.add_argument("folder", metavar="RUN", help="folder of a run")
@@ -171,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         add("--data", choices=DATA, help=f"data set (default: {default})")
         add("--data-folder", help="folder of its files (default: searched for)")
         add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
-        add("--workers", type=_positive, help="threads on a CPU (default: all cores)")
+        add("--workers", type=_at_least(1), help="threads on a CPU (default: all cores)")
     predictor = command("predict", predict)
     predictor.add_argument("folder", metavar="RUN", help="folder of a run")
     predictor.add_argument("images", metavar="IMAGE", nargs="+", help="any picture Pillow reads")
@@ -183,23 +194,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     summarizer = command("summary", show_summary)
     summarizer.add_argument("--model", choices=MODELS, default="lenet", help="default: lenet")
-    summarizer.add_argument("--batch-size", type=_positive, default=1, help="default: 1")
+    summarizer.add_argument("--batch-size", type=_at_least(1), default=1, help="default: 1")
     command("doctor", show_doctor)
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1 but got {value}")
-    return value
+def _at_least(minimum: int) -> Callable[[str], int]:
+    """An argument's type: an integer that is not below `minimum`."""
 
+    def parse(text: str) -> int:
+        if text.isdecimal() and int(text) >= minimum:
+            return int(text)
+        raise argparse.ArgumentTypeError(
+            f"expected an integer of at least {minimum} but got {text!r}"
+        )
 
-def _seed(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 0 but got {value}")
-    return value
+    return parse
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,8 @@
 """Networks: LeNet as the course builds it, and as one would build it today."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from minicnn.layers import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sigmoid
@@ -35,4 +38,13 @@ def lenet_relu(rng: np.random.Generator | None = None) -> Sequential:
     return Sequential(*(modern.get(type(layer), lambda: layer)() for layer in lenet(rng).layers))
 
 
-MODELS = {"lenet": lenet, "lenet-relu": lenet_relu}
+@dataclass(frozen=True)
+class Model:
+    """A network by name on the command line: how to build it, and a learning rate for plain SGD
+    with batches of 256 that it trains well with."""
+
+    build: Callable[[np.random.Generator | None], Sequential]
+    lr: float
+
+
+MODELS = {"lenet": Model(lenet, lr=0.9), "lenet-relu": Model(lenet_relu, lr=0.1)}

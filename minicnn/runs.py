@@ -55,7 +55,7 @@ def open_run(folder: Path | str) -> tuple[Layer, dict]:
         raise ValueError(f"{folder} is not the folder of a run: it has no {CONFIG}")
     try:
         config = json.loads(path.read_text())
-        net = MODELS[config["model"]]()
+        net = MODELS[config["model"]].build(None)
         config["classes"], config["data"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the config of a run: {error!r}") from None

@@ -88,9 +88,6 @@ def world(tmp_path, monkeypatch, refused):
     return tmp_path
 
 
-# Folders
-
-
 @pytest.mark.parametrize("spelling", ["{}", "{}.gz"])
 @pytest.mark.parametrize("separator", ["-idx", ".idx"])
 def test_files_in_each_spelling(world, spelling, separator):
@@ -112,11 +109,13 @@ def test_the_order_of_places(world, monkeypatch):
         write(place, labelled(label))
     assert label_of(mnist(places[3])) == [3, 3]
     for label, place in enumerate(places):
+        assert sources.find(sources.MNIST) == place
         assert label_of(mnist()) == [label, label]
         for file in FILES:
             (place / file).unlink()
         if label == 0:
             place.rmdir()
+    assert sources.find(sources.MNIST) is None
     with pytest.raises(DatasetNotFound):
         mnist()
 
@@ -171,9 +170,6 @@ def test_a_wrong_file_elsewhere_is_passed_over_with_a_warning(world):
     with pytest.warns(UserWarning, match="cache.* is not the official file") as warned:
         fashion_mnist()
     assert warned[0].filename == __file__
-
-
-# Mirrors
 
 
 class Mirror(BaseHTTPRequestHandler):
@@ -348,6 +344,7 @@ def test_two_processes_share_an_empty_cache(world, server):
     told = [process.communicate(timeout=30)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert contents(world / "files") == SERVED
+    size = len(SERVED[f"{TRAIN_LABELS}.gz"])
     for stderr in told:
-        assert f"{TRAIN_IMAGES}.gz:   0%" in stderr  # a progress bar
+        assert f"{TRAIN_LABELS}.gz:   0%|          | 0.00/{size}.0 " in stderr  # a progress bar
         assert "Downloading" not in stderr  # but no log

@@ -208,7 +208,7 @@ class WrongLinear(Linear):
 @pytest.mark.parametrize("name", ["x", "weight", "bias"])
 def test_the_check_finds_a_wrong_gradient(name, fault, error):
     layer = WrongLinear(name, fault).astype(np.float64)
-    x = np.random.default_rng(0).standard_normal((4, 3))
+    x = 0.1 * np.random.default_rng(0).standard_normal((4, 3))
     errors = check_gradients(layer, x, np.random.default_rng(1))
     assert errors.pop(name) == pytest.approx(error)
     assert max(errors.values()) < 1e-8
@@ -251,6 +251,36 @@ def test_one_pass_does_not_disturb_another(name):
         assert_expected(name, y=y, **gradients)
     assert grads_alone.keys() == layer.params.keys()
     np.testing.assert_array_equal(layer(x), y)
+
+
+@pytest.mark.parametrize(
+    "layer, shapes",
+    [
+        (Conv2D(4, 6, (3, 5), groups=2), {"weight": (6, 2, 3, 5), "bias": (6,)}),
+        (Conv2D(4, 6, 3, bias=False), {"weight": (6, 4, 3, 3)}),
+        (Linear(4, 6), {"weight": (6, 4), "bias": (6,)}),
+        (Linear(4, 6, bias=False), {"weight": (6, 4)}),
+        (MaxPool2D(2), {}),
+    ],
+)
+def test_parameters(layer, shapes):
+    assert {name: parameter.shape for name, parameter in layer.params.items()} == shapes
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_repr_is_the_call_that_makes_the_layer(name):
+    layer, _, _ = build(name)
+    again = eval(repr(layer))
+    assert type(again) is type(layer)
+    assert vars(again) | {"params": None} == vars(layer) | {"params": None}
+    assert again.params.keys() == layer.params.keys()
+
+
+def test_flatten_leaves_rows_as_they_are():
+    x = np.arange(6.0).reshape(2, 3)
+    y, saved = Flatten().forward(x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(Flatten().backward(y, saved)[0], x)
 
 
 @pytest.mark.parametrize("padding", [0, 1])
@@ -300,10 +330,13 @@ def test_shapes_that_do_not_fit(layer, shape, message):
 
 
 @pytest.mark.parametrize(
-    "layer", [Conv2D(1, 1, 1), Linear(1, 1), MaxPool2D(1), AvgPool2D(1), ReLU()]
+    "layer, shape",
+    [
+        *[(layer, (1, 1, 1, 1)) for layer in (Conv2D(1, 1, 1), MaxPool2D(1), AvgPool2D(1))],
+        *[(layer, (1, 1)) for layer in (Linear(1, 1), ReLU(), Sigmoid(), Tanh())],
+    ],
 )
-def test_integers_are_refused(layer):
-    shape = (1, 1) if isinstance(layer, Linear) else (1, 1, 1, 1)
+def test_integers_are_refused(layer, shape):
     with pytest.raises(ValueError, match="float.*uint8"):
         layer.forward(np.ones(shape, np.uint8))
 

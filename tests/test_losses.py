@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minicnn import reference, softmax_cross_entropy, squared_error
+from minicnn import reference, softmax, softmax_cross_entropy, squared_error
 from minicnn.gradcheck import numerical_gradient
 
 
@@ -47,10 +47,16 @@ def test_extreme_logits(logits, label, loss, dlogits, dtype):
     np.testing.assert_allclose(results[1], [dlogits], rtol=1e-6)
 
 
+def test_softmax():
+    logits = np.array([[0, np.log(3)], [1000, 0], [-1e4, -1e4]])
+    np.testing.assert_allclose(softmax(logits), [[0.25, 0.75], [1, 0], [0.5, 0.5]])
+
+
 @pytest.mark.parametrize(
     "labels, message",
     [
         ([0, 2, 3, 7], r"0\.\.2.* 3 at index 2"),
+        ([0, 2, 1, 3], r"0\.\.2.* 3 at index 3"),
         ([0, -1, 1, 5], r"0\.\.2.* -1 at index 1"),
         ([0.0, 1.0, 2.0, 0.0], "integers.*float64"),
         ([True, False, True, False], "integers.*bool"),

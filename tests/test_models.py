@@ -185,6 +185,7 @@ def test_lenet_is_the_one_of_the_course():
     ]
     assert sizes == [156, 2416, 48120, 10164, 850]
     assert sum(parameter.size for parameter in net.params.values()) == 61706
+    assert net.multiply_adds((1, 1, 28, 28)) == 416520
 
 
 def test_lenet_starts_with_glorot_weights_and_zero_biases():

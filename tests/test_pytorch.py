@@ -13,6 +13,7 @@ from minicnn import (
     Sigmoid,
     Tanh,
     lenet,
+    lenet_relu,
     softmax_cross_entropy,
     squared_error,
 )
@@ -147,24 +148,25 @@ def test_sgd(momentum, nesterov, weight_decay):
             np.testing.assert_allclose(parameter, params_torch[name].detach(), **CLOSE)
 
 
-def test_lenet():
+@pytest.mark.parametrize(
+    "build, activation, pooling",
+    [
+        (lenet, torch.nn.Sigmoid, torch.nn.AvgPool2d),
+        (lenet_relu, torch.nn.ReLU, torch.nn.MaxPool2d),
+    ],
+)
+def test_lenet(build, activation, pooling):
     nn = torch.nn
     net_torch = nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2),
-        nn.Sigmoid(),
-        nn.AvgPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.Sigmoid(),
-        nn.AvgPool2d(2),
+        *[nn.Conv2d(1, 6, 5, padding=2), activation(), pooling(2)],
+        *[nn.Conv2d(6, 16, 5), activation(), pooling(2)],
         nn.Flatten(),
-        nn.Linear(400, 120),
-        nn.Sigmoid(),
-        nn.Linear(120, 84),
-        nn.Sigmoid(),
+        *[nn.Linear(400, 120), activation()],
+        *[nn.Linear(120, 84), activation()],
         nn.Linear(84, 10),
     ).double()
     rng = np.random.default_rng(0)
-    net = lenet(rng).astype(np.float64)
+    net = build(rng).astype(np.float64)
     for parameter in net.params.values():
         parameter += 0.1 * rng.standard_normal(parameter.shape)
     assert list(net.params) == list(net_torch.state_dict())

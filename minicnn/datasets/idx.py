@@ -91,7 +91,7 @@ def _check_claim(
             f"{path} holds {_times(found)} values, expected {_times(shape)}: "
             "put the right file in its place"
         )
-    if math.prod(found) > max_bytes:
+    if math.prod(found) > max_bytes:  # (1)
         raise DataError(
             f"{path} claims {_times(found)} values, expected at most {max_bytes:,}: "
             f"{REMEDY}, or raise max_bytes"

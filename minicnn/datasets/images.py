@@ -13,13 +13,14 @@ from minicnn.datasets.idx import DataError
 def read_image(
     path: Path | str, size: tuple[int, int] = (28, 28), invert: bool | None = None
 ) -> Array:
-    """The image file `path` as uint8 (1, 1, height, width), for a network trained on MNIST's like.
+    """The image file `path` as uint8 (1, 1, height, width), in the form of the training images.
 
-    The picture is turned upright as its EXIF data say, laid on white, or on black if it is bright,
-    where it is transparent, made grey, padded with the colour of its border to the proportions of
-    `size` (height, width), and resized. The images of training are bright on dark: `invert=None`
-    inverts a picture whose border is brighter than mid-grey; True and False decide it. Of an
-    animation, the first frame is taken.
+    The picture is turned upright as its EXIF data say and made grey. Behind transparent parts
+    stands white, or black if the rest is bright. It is padded with the colour of its border to the
+    proportions of `size` (height, width), and resized. Of an animation, the first frame is taken.
+
+    invert: whether to exchange bright and dark. The training images are bright on dark, so None
+        inverts a picture whose border is brighter than mid-grey
 
     Raises DataError for a file that is not a whole image, or is a suspiciously large one.
     """

@@ -1,8 +1,9 @@
 """MNIST and Fashion-MNIST: found on this machine or downloaded, and verified.
 
 Both are 60,000 images to train with and 10,000 to test with, 28x28 and grey, in four IDX files that
-bear the same names. So it is the content that tells them apart: Fashion-MNIST's is known by its
-SHA-256 after decompression, since packages compress it anew.
+bear the same names. So it is the content that tells them apart. Fashion-MNIST's is known by its
+SHA-256 after decompression, since packages compress it anew; MNIST's is verified when it is
+downloaded, and where it is found, no more than the shapes and that it is not Fashion-MNIST's.
 
 Sources: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
 machine learning algorithms", 2017; Y. LeCun et al., "Gradient-based learning applied to document
@@ -122,7 +123,7 @@ def find(source: Source) -> Path | None:
     """The first folder on this machine with the four files, which are not opened; None if there is
     none."""
     for folder, _ in _places(source, None):
-        if all(_find(folder, file) for file in SHAPES):
+        if all(_path_of(folder, file) for file in SHAPES):
             return folder
     return None
 
@@ -137,7 +138,7 @@ def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
         except DataError as error:
             if chosen_by_user:
                 raise
-            warnings.warn(str(error), stacklevel=3)
+            warnings.warn(f"a data set is passed over: {error}", stacklevel=3)
             failures.append(str(error))
     if folder is None:
         try:
@@ -169,7 +170,7 @@ def _cache(source: Source) -> Path:
 def _read_folder(source: Source, folder: Path) -> tuple[Dataset, Dataset]:
     if not os.path.isdir(folder):
         raise DatasetNotFound(f"{folder}: no such folder")
-    paths = {file: _find(folder, file) for file in SHAPES}
+    paths = {file: _path_of(folder, file) for file in SHAPES}
     missing = [file for file, path in paths.items() if path is None]
     if missing:
         raise DatasetNotFound(f"{folder}: {', '.join(missing)} not in it")
@@ -183,7 +184,7 @@ def _read_folder(source: Source, folder: Path) -> tuple[Dataset, Dataset]:
         raise DataError(f"{folder}: {error}") from error
 
 
-def _find(folder: Path, file: str) -> Path | None:
+def _path_of(folder: Path, file: str) -> Path | None:
     """The path of `file`, gzipped or plain, or in the spelling train-images.idx3-ubyte; gzipped
     first, so that a download replaces a damaged plain file."""
     for name in (file, file.replace("-idx", ".idx")):
