@@ -1,0 +1,147 @@
+"""Where arrays live. No GPU is needed: a stand-in for CuPy fails in each of the ways it can."""
+
+import ast
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minicnn
+from minicnn.backend import (
+    DeviceError,
+    array_module,
+    choose_device,
+    device_of,
+    gpu_problem,
+    to_device,
+)
+
+
+def test_only_the_backend_imports_cupy():
+    def imports(path):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module or ""
+
+    package = Path(minicnn.__file__).parent
+    files = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if any(name.partition(".")[0] in ("cupy", "cupyx") for name in imports(path))
+    }
+    assert files == {"backend.py"}
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """A function that puts a module, or None for none, in the place of CuPy."""
+
+    def put(cupy):
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+
+    gpu_problem.cache_clear()
+    yield put
+    gpu_problem.cache_clear()
+
+
+class NoProduct(np.ndarray):
+    """Kernels run on it, a matrix product does not: CUDA without its libraries."""
+
+    def __matmul__(self, other):
+        raise RuntimeError("libcublas.so.12 not found")
+
+
+def fake_cupy(ones=np.ones, driver=12040, runtime=12090):
+    class Array:
+        """A device array as far as moving it goes."""
+
+        def __init__(self, values):
+            self.values = values
+
+        def get(self):
+            return self.values
+
+    Array.__module__ = "cupy"
+    versions = {
+        "driverGetVersion": lambda: driver,
+        "runtimeGetVersion": lambda: runtime,
+    }
+    cuda = SimpleNamespace(
+        runtime=SimpleNamespace(**versions),
+        memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+    )
+    return SimpleNamespace(ones=ones, asarray=Array, cuda=cuda)
+
+
+def fail(error):
+    def ones(shape, dtype):
+        raise error
+
+    return ones
+
+
+FAULTY = {
+    "not installed": (None, r"cannot be imported .*pip install 'minicnn\[cuda12\]'.*nvidia-smi"),
+    "no driver": (
+        fake_cupy(fail(RuntimeError("cudaErrorInsufficientDriver")), driver=0),
+        "there is no NVIDIA driver on this machine; install the one for your GPU",
+    ),
+    "driver too old": (
+        fake_cupy(fail(RuntimeError("cudaErrorInsufficientDriver")), runtime=13010),
+        r"supports CUDA 12 but .* for CUDA 13; update the driver, or .*'minicnn\[cuda12\]'",
+    ),
+    "no kernel compiler": (
+        fake_cupy(fail(OSError("libnvrtc.so.13 not found")), driver=13020, runtime=13010),
+        r"OSError: libnvrtc.so.13 not found.*missing: pip install 'minicnn\[cuda13\]'",
+    ),
+    "no cuBLAS": (
+        fake_cupy(lambda shape, dtype: np.ones(shape, dtype).view(NoProduct)),
+        r"RuntimeError: libcublas.so.12 not found.*missing: pip install 'minicnn\[cuda12\]'",
+    ),
+    "memory full": (fake_cupy(fail(MemoryError("7 of 8 GB"))), r"full \(7 of 8 GB\); stop what"),
+    "wrong product": (fake_cupy(np.zeros), "a 2x2 matrix product came out wrong"),
+}
+
+
+@pytest.mark.parametrize("cupy, sentence", FAULTY.values(), ids=FAULTY)
+def test_a_gpu_that_does_not_work_is_refused_with_reason_and_remedy(cupy, sentence, install):
+    install(cupy)
+    with pytest.raises(DeviceError, match=f"^no GPU can be used: .*{sentence}"):
+        choose_device("gpu")
+    with pytest.raises(DeviceError, match=sentence):
+        to_device(np.ones(2), "gpu")
+    assert choose_device("auto") == "cpu"
+    assert choose_device("cpu") == "cpu"
+
+
+def test_a_gpu_that_works_is_used_if_it_is_asked_for(install):
+    install(fake_cupy())
+    assert [choose_device(name) for name in ("cpu", "gpu", "auto")] == ["cpu", "gpu", "gpu"]
+
+
+@pytest.mark.parametrize("name", ["tpu", "GPU", "", None])
+def test_a_device_that_does_not_exist_is_refused(name):
+    with pytest.raises(DeviceError, match=f"expected a device of cpu, gpu, auto but got {name!r}"):
+        choose_device(name)
+
+
+def test_arrays_know_their_module_and_move_between_devices(install):
+    cupy = fake_cupy()
+    install(cupy)
+    host = np.ones(2)
+    there = to_device(host, "gpu")
+    assert (array_module(host), device_of(host)) == (np, "cpu")
+    assert (array_module(there), device_of(there)) == (cupy, "gpu")
+    assert array_module(host.sum()) is np
+    assert to_device(there, "gpu") is there
+    assert to_device(host, "cpu") is to_device(there, "cpu") is host
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0], 1.0, None])
+def test_what_is_no_array_is_refused(x):
+    with pytest.raises(ValueError, match=f"but got {type(x).__name__}: .*numpy.asarray"):
+        array_module(x)
