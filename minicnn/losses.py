@@ -44,7 +44,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     exp_z = xp.exp(z)
     sum_exp = exp_z.sum(axis=1, keepdims=True)
     is_label = labels[:, None] == xp.arange(k)
-    loss = (xp.log(sum_exp).sum() - (z * is_label).sum()) / n  # (2)
+    loss = (xp.log(sum_exp).sum() - xp.where(is_label, z, 0).sum()) / n  # (2)
     return loss, (exp_z / sum_exp - is_label) / n  # (1), (3)
 
 

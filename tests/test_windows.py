@@ -18,9 +18,9 @@ def integers(shape):
     return RNG.integers(-9, 10, shape).astype(np.float64)
 
 
-def random_cases(rows):
-    """Fifteen random pairs (windows, x_shape) with one row of outputs, or with several."""
-    while rows:
+def random_case(one_row):
+    """Random windows that fit a random x_shape, with one row of outputs or with several."""
+    while True:
         size, *geometry = RNG.integers((1, 1, 1, 0, 1), (12, 5, 4, 4, 4), (2, 5)).T.tolist()
         windows = Windows(*map(tuple, geometry))
         x_shape = (*RNG.integers(1, 4, 2).tolist(), *size)
@@ -28,11 +28,11 @@ def random_cases(rows):
             oh, _ = windows.output_size(size)
         except ValueError:
             continue
-        if (oh == 1) == (rows[0] == "one row"):
-            yield pytest.param(windows, x_shape, id=f"{rows.pop(0)}: {x_shape} {windows}")
+        if (oh == 1) == one_row:
+            return pytest.param(windows, x_shape, id=f"{x_shape} {windows}")
 
 
-CASES = [*random_cases(15 * ["one row"]), *random_cases(15 * ["rows"])]
+CASES = [random_case(one_row) for one_row in (True, False) for _ in range(15)]
 on_random_cases = pytest.mark.parametrize("windows, x_shape", CASES)
 
 

@@ -70,7 +70,8 @@ class MaxPool2D(Pool2D):
             return None, {}
         x, y = saved
         xp = array_module(x)
-        padded, dy = self.windows.pad(x, -xp.inf), batch_last(dy)
+        padded = self.windows.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
+        dy = batch_last(dy)
         dpadded = xp.zeros_like(padded)
         found = xp.zeros(y.shape, bool)
         for tap, dtap in zip(self.windows.taps(padded), self.windows.taps(dpadded)):
