@@ -61,6 +61,7 @@ CASES = {
     "conv, groups": conv((2, 4, 5, 6), 6, 3, groups=2, stride=2, padding=1),
     "conv, depthwise": conv((2, 3, 5, 4), 3, (3, 2), groups=3, padding=1),
     "conv, two filters a channel, no bias": conv((2, 2, 5, 5), 4, 2, groups=2, bias=False),
+    "conv, wide, rows in blocks": conv((40, 2, 13, 13), 2, (3, 2), stride=(2, 1), padding=1),
     "conv, no images": conv((0, 3, 5, 4), 2, 3, padding=1),
     "linear": linear((3, 5), 4),
     "linear, no bias": linear((3, 5), 4, bias=False),
@@ -87,7 +88,7 @@ for activation in ReLU, Sigmoid, Tanh:
     for shape in (2, 3, 4, 5), (3, 4), (0, 4):
         CASES[f"{activation.__name__}, {shape}"] = Case(activation, {}, shape)
 
-SMOOTH = [name for name, case in CASES.items() if case.values != "ties"]
+SMOOTH = [name for name, case in CASES.items() if case.values != "ties" and "blocks" not in name]
 VALUES = {"normal": lambda x: x, "negative": lambda x: -1 - np.abs(x), "ties": np.round}
 REFERENCES = {
     Conv2D: (reference.conv2d, reference.conv2d_backward),
@@ -300,6 +301,7 @@ def test_saturated_activations(layer, limits, dtype):
     dx, _ = layer.backward(np.ones_like(x), saved)
     np.testing.assert_array_equal(y, [limits])
     np.testing.assert_array_equal(dx, [[0, 0]])
+    np.testing.assert_array_equal(REFERENCES[type(layer)][1](1, x), [[0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -339,6 +341,11 @@ def test_shapes_that_do_not_fit(layer, shape, message):
 def test_integers_are_refused(layer, shape):
     with pytest.raises(ValueError, match="float.*uint8"):
         layer.forward(np.ones(shape, np.uint8))
+
+
+def test_what_is_no_array_is_refused():
+    with pytest.raises(ValueError, match="array but got list"):
+        Linear(1, 1).forward([[1.0]])
 
 
 VALID = {

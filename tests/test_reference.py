@@ -38,6 +38,7 @@ def course_conv2d(x, weight):
         ([X], [[K]], [[[19, 25], [37, 43]]]),
         ([EDGES], [[EDGE_KERNEL]], [6 * [[0, 1, 0, 0, 0, -1, 0]]]),
         ([EDGES.T], [[EDGE_KERNEL]], np.zeros((1, 8, 5))),
+        ([X[:2]], [[X[:2]]], [[[55]]]),
         (TWO_CHANNELS[0], [TWO_CHANNELS[1]], [[[56, 72], [104, 120]]]),
         (
             TWO_CHANNELS[0],
@@ -45,7 +46,14 @@ def course_conv2d(x, weight):
             [[[56, 72], [104, 120]], [[76, 100], [148, 172]], [[96, 128], [192, 224]]],
         ),
     ],
-    ids=["one channel", "edges", "edges the other way", "two channels", "three kernels"],
+    ids=[
+        "one channel",
+        "edges",
+        "edges the other way",
+        "one window",
+        "two channels",
+        "three kernels",
+    ],
 )
 def test_correlation(conv2d, image, kernels, expected):
     y = conv2d(np.array([image], np.float64), np.array(kernels, np.float64))
@@ -131,10 +139,10 @@ def test_learning_the_edge_kernel():
 @pytest.mark.parametrize(
     "function, shapes, numbers",
     [
-        (corr2d, [(3, 3), (4, 2)], "4 x 2 .* 3 x 3"),
-        (corr2d, [(3, 3), (2, 4)], "2 x 4 .* 3 x 3"),
-        (corr2d, [(3, 3), (0, 2)], "0 x 2"),
-        (corr2d, [(1, 3, 3), (2, 2)], r"X \(H, W\) .* got X \(1, 3, 3\)"),
+        (corr2d, [(3, 5), (4, 2)], "4 x 2 .* 3 x 5"),
+        (corr2d, [(3, 5), (2, 6)], "2 x 6 .* 3 x 5"),
+        (corr2d, [(3, 5), (0, 2)], "0 x 2"),
+        (corr2d, [(1, 3, 3), (2, 2)], r"X \(H, W\) and K \(KH, KW\) but got X \(1, 3, 3\)"),
         (corr2d_multi_in, [(2, 3, 3), (3, 2, 2)], r"same C.* X \(2, 3, 3\) and K \(3, 2, 2\)"),
         (corr2d_multi_in_out, [(2, 3, 3), (2, 2, 2)], r"K \(O, C, KH, KW\).* K \(2, 2, 2\)"),
         (corr2d_multi_in_out_1x1, [(2, 3, 3), (4, 3, 1, 1)], r"same C.* K \(4, 3, 1, 1\)"),

@@ -1,0 +1,221 @@
+"""Weights and run folders: what is written comes back, and what is damaged is told."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from minicnn import lenet, lenet_relu
+from minicnn.checkpoint import load_weights, save_weights, write_atomically
+from minicnn.runs import new_run, open_run, save_epoch
+from minicnn.training import History
+
+
+def bits(net):
+    return {name: parameter.tobytes() for name, parameter in net.params.items()}
+
+
+@pytest.fixture
+def saved(new_net, tmp_path):
+    """(network, the file of its weights)"""
+    net, path = new_net(0), tmp_path / "weights.safetensors"
+    save_weights(net, path)
+    return net, path
+
+
+def test_weights_come_back_bit_for_bit(saved, new_net):
+    net, path = saved
+    other = new_net(1)
+    assert bits(other) != bits(net)
+    load_weights(other, path)
+    assert bits(other) == bits(net)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_file_has_the_names_shapes_and_values(dtype, new_net, tmp_path):
+    """Even of a parameter whose memory is not in C order."""
+    net, path = new_net().astype(dtype), tmp_path / "weights"
+    net.layers[3].params["weight"] = np.asfortranarray(net.params["3.weight"])
+    save_weights(net, path)
+    stored = safetensors.numpy.load_file(path)
+    assert list(stored) == ["0.bias", "0.weight", "3.bias", "3.weight"]
+    for name, parameter in net.params.items():
+        np.testing.assert_array_equal(stored[name], parameter, strict=True)
+
+
+def test_pytorch_reads_the_file_and_computes_the_same(tmp_path):
+    torch = pytest.importorskip("torch")
+    safetensors_torch = pytest.importorskip("safetensors.torch")
+    nn, net = torch.nn, lenet(np.random.default_rng(0))
+    for parameter in net.params.values():
+        parameter += 0.1
+    save_weights(net, tmp_path / "lenet.safetensors")
+    net_torch = nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.Sigmoid(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.Sigmoid(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.Sigmoid(),
+        nn.Linear(120, 84),
+        nn.Sigmoid(),
+        nn.Linear(84, 10),
+    )
+    net_torch.load_state_dict(safetensors_torch.load_file(tmp_path / "lenet.safetensors"))
+    x = np.random.default_rng(1).random((3, 1, 28, 28), np.float32)
+    np.testing.assert_allclose(net(x), net_torch(torch.tensor(x)).detach(), rtol=1e-5, atol=1e-5)
+
+
+def rewrite(change):
+    """A damage to a file of weights: `change` is applied to the dict of its arrays."""
+
+    def damage(path):
+        arrays = safetensors.numpy.load_file(path)
+        change(arrays)
+        safetensors.numpy.save_file(arrays, path)
+
+    return damage
+
+
+DAMAGE = {
+    "missing": (lambda path: path.unlink(), "there is none"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "there is none"),
+    "empty": (lambda path: path.write_bytes(b""), ""),
+    "garbage": (lambda path: path.write_bytes(bytes(range(256)) * 4), ""),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1]), ""),
+    "another name": (
+        rewrite(lambda arrays: arrays.update({"4.bias": arrays.pop("3.bias")})),
+        r"missing \['3.bias'\], unknown \['4.bias'\]",
+    ),
+    "another shape": (
+        rewrite(lambda arrays: arrays.update({"3.bias": np.ones((1, 10), np.float32)})),
+        r"3.bias has shape \(10,\) .* got \(1, 10\)",
+    ),
+    "another dtype": (
+        rewrite(lambda arrays: arrays.update({"3.bias": np.ones(10)})),
+        "3.bias .* dtype float32 but got .* float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage, sentence", DAMAGE.values(), ids=DAMAGE)
+def test_a_file_that_is_not_these_weights_is_refused_by_name(damage, sentence, saved, new_net):
+    _, path = saved
+    damage(path)
+    net = new_net(1)
+    with pytest.raises(ValueError, match=f"{path}.*{sentence}"):
+        load_weights(net, path)
+    assert bits(net) == bits(new_net(1))
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
+@pytest.mark.xfail(strict=True, reason="TypeError and AttributeError come out of safetensors")
+def test_floats_that_numpy_does_not_have_are_refused_by_name(dtype, new_net, tmp_path):
+    path = tmp_path / "weights"
+    size = {"BF16": 2, "F8_E4M3": 1}[dtype]
+    header = {"0.bias": {"dtype": dtype, "shape": [4], "data_offsets": [0, 4 * size]}}
+    encoded = json.dumps(header).encode()
+    path.write_bytes(len(encoded).to_bytes(8, "little") + encoded + bytes(4 * size))
+    with pytest.raises(ValueError, match=str(path)):
+        load_weights(new_net(), path)
+
+
+@pytest.mark.parametrize("old", [b"old", None])
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(fails, old, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    path = tmp_path / "file"
+    if old:
+        path.write_bytes(old)
+    monkeypatch.setattr(os, fails, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([old] if old else [])
+
+
+def test_a_file_is_on_the_disk_whole_before_it_takes_its_place(tmp_path, monkeypatch):
+    path, synced, replace = tmp_path / "file", [], os.replace
+    path.write_bytes(b"old")
+
+    def checked_replace(source, target):
+        assert path.read_bytes() == b"old"
+        assert synced == [3] and os.path.getsize(source) == 3
+        assert os.path.dirname(source) == str(tmp_path)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_size))
+    monkeypatch.setattr(os, "replace", checked_replace)
+    write_atomically(str(path), b"new")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
+
+
+CONFIG = {"model": "lenet-relu", "data": "digits", "classes": list("0123456789")}
+
+
+def test_a_new_run_gets_a_folder_with_its_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in None, tmp_path / "a" / "b":
+        made = new_run(folder, CONFIG)
+        assert made == folder or made.match("runs/lenet-relu-digits-*")
+        assert [path.name for path in made.iterdir()] == ["config.json"]
+        assert json.loads((made / "config.json").read_text()) == CONFIG
+
+
+def test_a_run_is_never_written_over(tmp_path):
+    new_run(tmp_path, {"a": 1})
+    with pytest.raises(ValueError, match=f"{tmp_path} is not empty"):
+        new_run(tmp_path, {"a": 2})
+    assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1}
+
+
+def test_a_run_can_be_opened_after_each_epoch(tmp_path):
+    folder, net = new_run(tmp_path, CONFIG), lenet_relu(np.random.default_rng(0))
+    history = History(5, "cpu", [2.0], [0.1], [2.5], [0.1], [1.5], [(0.5, 2.1, 0.1), (1, 2.0, 0.1)])
+    for epoch in range(2):
+        net.params["11.bias"][...] = epoch
+        history.train_loss[0] = 2 + epoch
+        save_epoch(folder, net, history)
+        opened, config = open_run(folder)
+        assert config == CONFIG and repr(opened) == repr(net) and bits(opened) == bits(net)
+        stored = json.loads((folder / "history.json").read_text())
+        assert stored == json.loads(json.dumps(dataclasses.asdict(history)))
+        with Image.open(folder / "curves.png") as picture:
+            assert picture.format == "PNG"
+    names = ["config.json", "curves.png", "history.json", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def config(**changes):
+    return json.dumps({key: value for key, value in (CONFIG | changes).items() if value != ""})
+
+
+BROKEN = {
+    "none": (None, "is not the folder of a run: it has no config.json"),
+    "no JSON": ("{", "config.json is not the config of a run"),
+    "bytes": (b"\xff\xfe", "config.json is not the config of a run"),
+    "a list": ("[1]", "config.json is not the config of a run"),
+    "another model": (config(model="alexnet"), "config.json .*'alexnet'"),
+    "a list of models": (config(model=["lenet"]), "config.json .*list"),
+    "no model": (config(model=""), "config.json .*'model'"),
+    "no data": (config(data=""), "config.json .*'data'"),
+    "no classes": (config(classes=""), "config.json .*'classes'"),
+    "no weights": (config(), "weights.safetensors, but there is none"),
+}
+
+
+@pytest.mark.parametrize("content, sentence", BROKEN.values(), ids=BROKEN)
+def test_a_folder_that_is_no_run_is_refused(content, sentence, tmp_path):
+    if content is not None:
+        content = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"{tmp_path}.*{sentence}"):
+        open_run(tmp_path)

@@ -1,0 +1,353 @@
+"""The command line from end to end: what it prints, what it writes and how it says no."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+import minicnn
+from minicnn import SGD, backend, cli, doctor, fit, lenet_relu
+from minicnn.backend import gpu_problem
+from minicnn.cli import main
+from minicnn.datasets import DataError, DatasetNotFound, sources
+from minicnn.runs import open_run
+
+
+@pytest.fixture
+def run(capsys, small_digits, monkeypatch):
+    """A function that runs one command, with a few digits for all of them: (status, stdout,
+    stderr)."""
+
+    def run_command(*args):
+        try:
+            status = main([str(arg) for arg in args])
+        except SystemExit as exit:
+            status = exit.code
+        return status, *capsys.readouterr()
+
+    monkeypatch.setattr(cli, "digits", lambda: small_digits)
+    return run_command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(process, folder) of an epoch over the digits, run as from a shell. There is no display, and
+    matplotlib has been told to use one."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    command = [sys.executable, "-m", "minicnn", "train", "--data", "digits", "--epochs", "1"]
+    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    process = subprocess.run(
+        [*command, "--batch-size", "32", "--out", folder],
+        capture_output=True,
+        text=True,
+        env=environment | {"MPLBACKEND": "TkAgg"},
+    )
+    return process, folder
+
+
+def assert_refused(err, sentence):
+    """The last line says what is wrong; before it there is at most the usage."""
+    *before, line = err.splitlines()
+    assert re.fullmatch(f"minicnn.*: .*{sentence}.*", line)
+    assert before == [] or before[0].startswith("usage: minicnn")
+    assert "Traceback" not in err
+
+
+def test_train_says_what_it_does_and_writes_the_run(trained):
+    process, folder = trained
+    assert (process.returncode, process.stderr) == (0, "")
+    history = json.loads((folder / "history.json").read_text())
+    scores = (
+        f"loss {history['train_loss'][0]:.3f}, train acc {history['train_accuracy'][0]:.3f}, "
+        f"test acc {history['test_accuracy'][0]:.3f}"
+    )
+    expected = [
+        r"lenet-relu, 61,706 parameters, on digits \(6,000 images .* 1,000 to test\), .* cpu",
+        r"1 epochs?, batch 32, lr 0\.1, momentum 0, weight decay 0, seed 0",
+        rf"about \d+ seconds, .* {folder}",
+        f"epoch 1/1: {scores}",
+        scores,
+        r"\d+\.\d examples/sec on cpu",
+        f"weights, history and curves are in {folder}",
+    ]
+    for line, pattern in zip(process.stdout.splitlines(), expected, strict=True):
+        assert re.fullmatch(pattern, line)
+    names = ["config.json", "curves.png", "history.json", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_evaluate_finds_the_accuracy_that_training_ended_with(trained, run, monkeypatch):
+    _, folder = trained
+    monkeypatch.setattr(cli, "digits", minicnn.digits)
+    history = json.loads((folder / "history.json").read_text())
+    loss, accuracy = history["test_loss"][0], history["test_accuracy"][0]
+    assert accuracy > 0.5
+    expected = f"digits: test loss {loss:.3f}, test acc {accuracy:.4f} (1,000 images)\n"
+    assert run("evaluate", folder) == (0, expected, "")
+
+
+def test_predict_prints_the_probabilities_of_all_classes(trained, run, small_digits, tmp_path):
+    _, folder = trained
+    net, _ = open_run(folder)
+    for i, image in enumerate(small_digits[1].images[:3]):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(image[0]).save(path)
+        logits = net(image[None].astype(np.float32) / 255)[0].astype(np.float64)
+        expected = np.exp(logits) / np.exp(logits).sum()
+
+        status, out, err = run("predict", folder, path)
+        assert (status, err) == (0, "")
+        first, *rest = out.splitlines()
+        rows = [re.fullmatch(r" +(\d+\.\d\d)%  (\d)", line).groups() for line in rest]
+        percent = [float(number) for number, _ in rows]
+        classes = [int(name) for _, name in rows]
+        assert first == f"{path}: {expected.argmax()}"
+        assert classes == np.argsort(-expected).tolist()
+        np.testing.assert_allclose(percent, 100 * expected[classes], atol=0.006)
+        assert sum(percent) == pytest.approx(100, abs=0.05)
+
+
+def test_predict_takes_dark_on_bright_as_it_is_told(trained, run, small_digits, tmp_path):
+    image = small_digits[1].images[0, 0]
+    Image.fromarray(image).save(tmp_path / "bright.png")
+    Image.fromarray(255 - image).save(tmp_path / "dark.png")
+
+    def rows(name, *options):
+        status, out, _ = run("predict", trained[1], tmp_path / name, *options)
+        assert status == 0
+        return out.splitlines()[1:]
+
+    expected = rows("bright.png")
+    assert rows("bright.png", "--no-invert") == expected
+    assert rows("dark.png") == rows("dark.png", "--invert") == expected
+    assert rows("dark.png", "--no-invert") == rows("bright.png", "--invert") != expected
+
+
+def test_a_bad_image_does_not_keep_the_others_from_being_predicted(trained, run, tmp_path):
+    for name in "ac":
+        Image.new("L", (28, 28)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_text("no image")
+    paths = [tmp_path / f"{name}.png" for name in "abcd"]
+    status, out, err = run("predict", trained[1], *paths)
+    assert status == 2
+    assert re.findall(r"(.)\.png: \d$", out, re.MULTILINE) == ["a", "c"]
+    for line, path in zip(err.splitlines(), (paths[1], paths[3]), strict=True):
+        assert line.startswith(f"minicnn: {path} cannot be read as an image")
+
+
+def test_train_is_fit_with_the_settings_that_were_given(run, small_digits, tmp_path):
+    folder = tmp_path / "run"
+    settings = {
+        **{"model": "lenet-relu", "epochs": 2, "batch_size": 100, "lr": 0.05, "momentum": 0.9},
+        **{"weight_decay": 0.001, "seed": 3},
+    }
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in settings.items()]
+    data = ("--data", "digits", "--nesterov", "--workers", 2, "--out", folder)
+    status, out, _ = run("train", *sum(options, ()), *data)
+    assert status == 0
+
+    net = lenet_relu(np.random.default_rng(3))
+    optimizer = SGD(0.05, 0.9, nesterov=True, weight_decay=0.001)
+    work = {"epochs": 2, "batch_size": 100, "seed": 3, "progress": False}
+    history = fit(net, *small_digits, optimizer=optimizer, **work)
+    stored = safetensors.numpy.load_file(folder / "weights.safetensors")
+    for name, parameter in net.params.items():
+        np.testing.assert_array_equal(stored[name], parameter, strict=True)
+    assert json.loads((folder / "history.json").read_text())["test_loss"] == history.test_loss
+    config = json.loads((folder / "config.json").read_text())
+    assert config == settings | {
+        "nesterov": True,
+        "data": "digits",
+        "classes": list("0123456789"),
+        "minicnn": minicnn.__version__,
+    }
+
+
+NO_SETTINGS = [
+    ("--epochs 0", "--epochs: expected an integer of at least 1 but got '0'"),
+    ("--epochs 1.5", "--epochs: .* got '1.5'"),
+    ("--batch-size 0", "--batch-size: .* at least 1 but got '0'"),
+    ("--workers 0", "--workers: .* at least 1 but got '0'"),
+    ("--seed -1", "--seed: .* at least 0 but got '-1'"),
+    ("--lr -1", "lr must be a finite number > 0, got -1"),
+    ("--lr 0", "lr .* got 0"),
+    ("--lr nan", "lr .* got nan"),
+    ("--lr fast", "--lr: .*'fast'"),
+    ("--momentum 1", r"momentum must be in \[0, 1\), got 1"),
+    ("--weight-decay -1", "weight_decay .* got -1"),
+    ("--nesterov", "nesterov needs momentum"),
+    ("--model alexnet", "--model: .*'alexnet'"),
+    ("--data cifar", "--data: .*'cifar'"),
+    ("--device tpu", "--device: .*'tpu'"),
+    ("--device gpu", "no GPU can be used: it is asleep"),
+]
+
+
+@pytest.mark.parametrize("options, sentence", NO_SETTINGS)
+def test_settings_that_make_no_sense_are_refused_in_one_line(
+    options, sentence, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(backend, "gpu_problem", lambda: "it is asleep")
+    folder = tmp_path / "run"
+    status, out, err = run("train", "--data", "digits", "--out", folder, *options.split())
+    assert (status, out) == (2, "")
+    assert_refused(err, sentence)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("arguments", ["", "fly", "evaluate", "predict RUN"])
+def test_commands_that_are_not_whole_are_refused(arguments, run):
+    status, out, err = run(*arguments.split())
+    assert (status, out) == (2, "")
+    assert_refused(err, "error")
+
+
+@pytest.mark.parametrize(
+    "command, sentence",
+    [
+        ("train --data digits --out", "is not empty, and a run is never written over"),
+        ("evaluate", "is not the folder of a run: it has no config.json"),
+        ("predict --invert", "is not the folder of a run: it has no config.json"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused(command, sentence, run, tmp_path):
+    (tmp_path / "notes.txt").write_text("keep me")
+    picture = [tmp_path / "notes.txt"] if command.startswith("predict") else []
+    status, out, err = run(*command.split(), tmp_path, *picture)
+    assert (status, out) == (2, "")
+    assert_refused(err, f"{tmp_path} {sentence}")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["keep me"]
+
+
+@pytest.mark.xfail(strict=True, reason="KeyError, IndexError and TypeError come out")
+@pytest.mark.parametrize("change", [{"data": "cifar"}, {"classes": ["0"]}, {"classes": 10}])
+def test_a_config_that_was_edited_is_refused(change, run, tmp_path):
+    run("train", "--data", "digits", "--epochs", 1, "--out", tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    picture = [tmp_path / "curves.png"] if "classes" in change else []
+    status, out, err = run("predict" if picture else "evaluate", tmp_path, *picture)
+    assert (status, out) == (2, "")
+    assert_refused(err, str(path))
+
+
+def test_training_that_diverges_ends_with_the_place_and_the_remedy(run, tmp_path):
+    status, _, err = run("train", "--data", "digits", "--lr", 1e30, "--out", tmp_path)
+    assert status == 2
+    assert_refused(err, r"epoch 1, step 2 of 4: .* layer \d+, .* learning rate")
+
+
+def test_an_interruption_has_the_status_of_one(run, tmp_path, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "fit", interrupt)
+    status, _, err = run("train", "--data", "digits", "--out", tmp_path)
+    assert (status, err) == (130, "minicnn: interrupted\n")
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_one_line(run, small_digits, tmp_path, monkeypatch):
+    def warn():
+        warnings.warn("a folder is passed over", stacklevel=1)
+        return small_digits
+
+    monkeypatch.setattr(cli, "digits", warn)
+    status, _, err = run("train", "--data", "digits", "--epochs", 1, "--out", tmp_path)
+    assert (status, err) == (0, "minicnn: a folder is passed over\n")
+
+
+@pytest.fixture
+def no_fashion(monkeypatch):
+    """Fashion-MNIST cannot be had."""
+
+    def missing(folder):
+        raise DatasetNotFound(f"looked in {folder or 'all places'}")
+
+    monkeypatch.setattr(cli, "fashion_mnist", missing)
+    monkeypatch.setitem(cli.DATA, "fashion-mnist", missing)
+
+
+def test_without_the_default_data_digits_are_trained_on_loudly(no_fashion, run, tmp_path):
+    status, out, err = run("train", "--epochs", 1, "--out", tmp_path)
+    assert status == 0
+    assert "looked in all places" in err and "TRAINING ON THE BUILT-IN DIGITS INSTEAD" in err
+    assert out.startswith("lenet-relu, 61,706 parameters, on digits (1,000 images")
+    assert json.loads((tmp_path / "config.json").read_text())["data"] == "digits"
+
+
+@pytest.mark.parametrize(
+    "options, place",
+    [
+        (["--data", "fashion-mnist"], "all places"),
+        (["--data", "fashion-mnist", "--data-folder", "data"], "data"),
+        (["--data-folder", "data"], "data"),
+    ],
+)
+def test_data_that_were_asked_for_are_not_replaced(options, place, no_fashion, run, tmp_path):
+    folder = tmp_path / "run"
+    expected = (2, "", f"minicnn: looked in {place}\n")
+    assert run("train", "--out", folder, *options) == expected
+    assert not folder.exists()
+
+
+def test_an_empty_data_folder_is_told_with_the_remedies(run, tmp_path):
+    status, out, err = run("train", "--data", "fashion-mnist", "--data-folder", tmp_path)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"minicnn: Fashion-MNIST was not found:\n  {tmp_path}: ")
+    assert "--data-folder" in err and "MINICNN_DATA" in err and "Traceback" not in err
+
+
+def test_the_default_is_lenet_on_the_real_fashion_mnist(run, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DataError("tests do not download")
+
+    required = os.environ.get("MINICNN_REQUIRE_DATA") == "1"
+    if not required and sources.find(sources.FASHION_MNIST) is None:
+        pytest.skip("Fashion-MNIST is not on this machine")
+    monkeypatch.setattr(sources, "download", refuse)
+    first = [data[:512] for data in minicnn.fashion_mnist()]
+    monkeypatch.setattr(cli, "fashion_mnist", lambda folder: first)
+    status, out, err = run("train", "--epochs", 1, "--out", tmp_path)
+    assert (status, err) == (0, "")
+    assert out.startswith("lenet, 61,706 parameters, on fashion-mnist (512 images")
+    assert "batch 256, lr 0.9, momentum 0, weight decay 0, seed 0" in out
+    assert "Ankle boot" in json.loads((tmp_path / "config.json").read_text())["classes"]
+
+
+@pytest.mark.parametrize("batch_size, multiply_adds", [(1, "416,520"), (3, "1,249,560")])
+def test_summary_shows_the_numbers_of_the_course(batch_size, multiply_adds, run):
+    status, out, err = run("summary", "--batch-size", batch_size)
+    assert (status, err) == (0, "")
+    assert re.search(rf"^total +61,706 +{multiply_adds} ", out, re.MULTILINE)
+
+
+def test_doctor_finds_versions_data_and_the_gpu_problem(run, tmp_path, monkeypatch):
+    for name in sources.SHAPES:
+        (tmp_path / name).touch()
+    monkeypatch.setenv("MINICNN_DATA", str(tmp_path))
+    monkeypatch.setattr(doctor, "cores", lambda: 17)
+    gpu_problem.cache_clear()
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    status, out, err = run("doctor")
+    gpu_problem.cache_clear()
+    assert (status, err) == (0, "")
+    findings = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert findings["minicnn"] == minicnn.__version__
+    assert findings["numpy"] == np.__version__
+    assert findings["cores"] == "17"
+    assert findings["Fashion-MNIST"] == str(tmp_path)
+    assert findings["GPU"].startswith("CuPy cannot be imported")
+
+
+def test_the_version_is_that_of_the_package(run):
+    assert run("--version") == (0, f"minicnn {minicnn.__version__}\n", "")
