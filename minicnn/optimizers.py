@@ -42,13 +42,13 @@ class SGD:
         self.velocity: dict[str, Array] = {}
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
-        """Updates every array of `params` in place; `grads` has the same names and shapes."""
-        if params.keys() != grads.keys():
-            raise ValueError(f"expected gradients of {list(params)} but got {list(grads)}")
+        """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless
+        `grads` has the same names and shapes."""
+        expected = {name: w.shape for name, w in params.items()}
+        if (given := {name: g.shape for name, g in grads.items()}) != expected:
+            raise ValueError(f"expected gradients of shapes {expected} but got {given}")
         for name, w in params.items():
             g = grads[name]
-            if g.shape != w.shape:
-                raise ValueError(f"{name} has shape {w.shape} but its gradient {g.shape}")
             if self.weight_decay:
                 g = g + self.weight_decay * w  # (1)
             if self.momentum:

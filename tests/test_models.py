@@ -28,9 +28,11 @@ def small_network(rng):
         Conv2D(2, 4, 3, padding=1, rng=rng),
         Tanh(),
         MaxPool2D(3, stride=2),
-        Sequential(Conv2D(4, 4, 2, stride=2, groups=2, bias=False, rng=rng), ReLU(), AvgPool2D(1)),
+        Sequential(
+            Conv2D(4, 4, 2, stride=2, groups=2, bias=False, rng=rng), ReLU(), AvgPool2D((2, 1))
+        ),
         Flatten(),
-        Sequential(Sequential(Linear(8, 5, rng=rng)), Sigmoid()),
+        Sequential(Sequential(Linear(4, 5, rng=rng)), Sigmoid()),
         Linear(5, 3, rng=rng),
     )
     for parameter in net.params.values():

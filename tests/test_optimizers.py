@@ -80,14 +80,17 @@ def test_settings_that_make_no_sense(arguments, message):
 
 
 @pytest.mark.parametrize(
-    "grads, message",
+    "grads",
     [
-        ({"a": np.zeros(2)}, r"\['a', 'b'\].*\['a'\]"),
-        ({"a": np.zeros(2), "b": np.zeros(3), "c": np.zeros(1)}, r"\['a', 'b', 'c'\]"),
-        ({"a": np.zeros(2), "b": np.zeros((1, 3))}, r"b .*\(3,\).*\(1, 3\)"),
+        {"a": np.ones(2)},
+        {"a": np.ones(2), "b": np.ones(3), "c": np.ones(1)},
+        {"a": np.ones(2), "b": np.ones((1, 3))},
     ],
 )
-def test_gradients_that_do_not_fit(grads, message):
+def test_gradients_that_do_not_fit_change_nothing(grads):
     params = {"a": np.zeros(2), "b": np.zeros(3)}
-    with pytest.raises(ValueError, match=message):
+    shapes = {name: grad.shape for name, grad in grads.items()}
+    with pytest.raises(ValueError) as caught:
         SGD(lr=1).step(params, grads)
+    assert str({"a": (2,), "b": (3,)}) in str(caught.value) and str(shapes) in str(caught.value)
+    assert not any(params["a"]) and not any(params["b"])
