@@ -45,6 +45,12 @@ def to_device(x: Array, device: str) -> Array:
     return cupy.asarray(x)
 
 
+def scratch_bytes(x: Array) -> float:
+    """How many bytes of intermediate results are worth making at once where `x` lives: what stays
+    in a CPU core's cache; any number on a GPU, which wants few and large pieces of work."""
+    return 1 << 18 if device_of(x) == "cpu" else float("inf")
+
+
 def synchronize(device: str) -> None:
     """Waits until `device` has done all that it was given; do so before reading a clock."""
     if device == "gpu":

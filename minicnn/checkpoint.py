@@ -44,5 +44,6 @@ def load_weights(net: Layer, path: Path | str) -> None:
         raise ValueError(f"expected a file of weights at {path}, but there is none")
     try:
         net.load_params(load_file(path))
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        # the last two are what safetensors makes of floats that NumPy does not have
         raise ValueError(f"{path} does not hold the weights of this network: {error}") from None

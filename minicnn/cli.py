@@ -1,6 +1,7 @@
 """The command line: minicnn train | evaluate | predict | summary | doctor."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from minicnn.backend import DEVICES, choose_device
 from minicnn.datasets import (
     Dataset,
     DatasetNotFound,
+    as_input,
     digits,
     fashion_mnist,
     mnist,
@@ -21,10 +23,18 @@ from minicnn.datasets import (
 from minicnn.losses import softmax
 from minicnn.models import MODELS
 from minicnn.optimizers import SGD
-from minicnn.training import check_fit, estimate_seconds, evaluate, fit
+from minicnn.training import estimate_seconds, evaluate, fit
 
 IMAGES = (1, 1, 28, 28)
-DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": lambda folder: digits()}
+
+
+def _digits(folder: str | None) -> tuple[Dataset, Dataset]:
+    if folder is not None:
+        raise ValueError("the digits are drawn, not read from files: leave out --data-folder")
+    return digits()
+
+
+DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": _digits}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: _complain(message)
     try:
         return args.run(args) or 0
+    except BrokenPipeError:
+        _close_stdout()
+        return 1
     except (ValueError, OSError) as error:
         _complain(error)
         return 2
@@ -41,10 +54,17 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _close_stdout() -> None:
+    """Lets the interpreter end quietly when the reader of our output, `head` say, has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def train(args: argparse.Namespace) -> None:
     """Train a network and write a run folder."""
     device = choose_device(args.device)
-    train_set, test_set = _load(args)
+    if args.out is not None:
+        runs.check_unused(args.out)
+    train_set, test_set = (part.to(device) for part in _load(args))
     # a sigmoid LeNet takes thousands of steps to begin to learn the digits
     name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
     lr = MODELS[name].lr if args.lr is None else args.lr
@@ -93,8 +113,9 @@ def evaluate_run(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     net, config = runs.open_run(args.folder)
     args.data = args.data or config["data"]
+    if args.data not in DATA:
+        raise ValueError(f"{args.folder}/{runs.CONFIG} names unknown data, {args.data!r}")
     _, test_set = _load(args)
-    check_fit(net, test_set)
     loss, accuracy = evaluate(net.to(device), test_set, workers=args.workers)
     print(
         f"{test_set.name}: test loss {loss:.3f}, test acc {accuracy:.4f} ({len(test_set):,} images)"
@@ -112,7 +133,7 @@ def predict(args: argparse.Namespace) -> int:
             _complain(error)
             status = 2
             continue
-        (probabilities,) = softmax(net(pixels.astype(np.float32) / 255))
+        (probabilities,) = softmax(net(as_input(pixels)))
         order = probabilities.argsort()[::-1]
         print(f"{path}: {config['classes'][order[0]]}")
         for k in order:
@@ -121,9 +142,9 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def show_summary(args: argparse.Namespace) -> None:
-    """Print shapes, parameters, multiply-adds and bytes kept for backward, layer by layer."""
+    """Print shapes, parameters, multiply-adds and bytes kept for backward, for one image."""
     net = MODELS[args.model].build(np.random.default_rng(0))
-    print(summary.table(summary.summarize(net, (args.batch_size, *IMAGES[1:]))))
+    print(summary.table(summary.summarize(net, IMAGES)))
 
 
 def show_doctor(args: argparse.Namespace) -> None:
@@ -194,7 +215,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     summarizer = command("summary", show_summary)
     summarizer.add_argument("--model", choices=MODELS, default="lenet", help="default: lenet")
-    summarizer.add_argument("--batch-size", type=_at_least(1), default=1, help="default: 1")
     command("doctor", show_doctor)
     return parser
 

@@ -50,7 +50,7 @@ def check_gradients(layer: Layer, x: Array, rng: np.random.Generator) -> dict[st
     dx, grads = layer.backward(dy, saved)
 
     def loss(_):
-        return np.sum(dy * layer(x))  # (2)
+        return np.sum(dy * layer.forward(x)[0])  # (2)
 
     errors = {"x": _error(dx, numerical_gradient(loss, x))}
     for name, parameter in layer.params.items():
@@ -59,7 +59,7 @@ def check_gradients(layer: Layer, x: Array, rng: np.random.Generator) -> dict[st
 
 
 def _error(gradient: Array, expected: Array) -> float:
-    if gradient.shape != expected.shape:
+    if gradient.shape != expected.shape or not np.isfinite(gradient).all():
         return np.inf
     scale = max(np.max(np.abs(a), initial=0.0) for a in (gradient, expected))
     return float(np.max(np.abs(gradient - expected), initial=0.0) / scale) if scale else 0.0

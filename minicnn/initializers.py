@@ -1,7 +1,8 @@
 """Initial weights: random, with the variance that keeps signals and gradients alive.
 
 A weight of shape (out, in, *kernel) lets each output sum over fan_in = in * prod(kernel) inputs,
-and each input feed fan_out = out * prod(kernel) outputs. With independent weights of mean 0,
+and each input feed fan_out = out * prod(kernel) outputs (of a convolution with one group; PyTorch
+uses the same numbers for any). With independent weights of mean 0,
 
     Var(y) = fan_in * Var(weight) * Var(x)       forward keeps its variance if Var = 1/fan_in
     Var(dx) = fan_out * Var(weight) * Var(dy)    backward does if Var = 1/fan_out
@@ -32,7 +33,7 @@ def glorot_uniform(
     generator, different in each run, if that is None."""
     fan_in, fan_out = _fans(shape)
     bound = math.sqrt(6 / (fan_in + fan_out))  # (1)
-    return (rng or np.random.default_rng()).uniform(-bound, bound, shape).astype(dtype)
+    return _generator(rng).uniform(-bound, bound, shape).astype(dtype)
 
 
 def he_normal(
@@ -42,7 +43,17 @@ def he_normal(
     `glorot_uniform`."""
     fan_in, _ = _fans(shape)
     deviation = math.sqrt(2 / fan_in)  # (2)
-    return (rng or np.random.default_rng()).normal(0, deviation, shape).astype(dtype)
+    return _generator(rng).normal(0, deviation, shape).astype(dtype)
+
+
+def _generator(rng: np.random.Generator | None) -> np.random.Generator:
+    if rng is None:
+        return np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(
+            f"rng must be a Generator, as from numpy.random.default_rng(0), got {rng!r}"
+        )
+    return rng
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn.layers import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sigmoid
+from minicnn.layers import AvgPool2D, Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sigmoid
 from minicnn.sequential import Sequential
 
 
@@ -16,26 +16,31 @@ def lenet(rng: np.random.Generator | None = None) -> Sequential:
     Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, in
     the simpler form of today's courses: no Gaussian output, every channel sees every channel.
     """
-    return Sequential(
-        Conv2D(1, 6, 5, padding=2, rng=rng),
-        Sigmoid(),
-        AvgPool2D(2),
-        Conv2D(6, 16, 5, rng=rng),
-        Sigmoid(),
-        AvgPool2D(2),
-        Flatten(),
-        Linear(16 * 5 * 5, 120, rng=rng),
-        Sigmoid(),
-        Linear(120, 84, rng=rng),
-        Sigmoid(),
-        Linear(84, 10, rng=rng),
-    )
+    return _lenet(Sigmoid, AvgPool2D, rng)
 
 
 def lenet_relu(rng: np.random.Generator | None = None) -> Sequential:
     """LeNet with ReLU for the sigmoids and maximum for average pooling; the same parameters."""
-    modern = {Sigmoid: ReLU, AvgPool2D: lambda: MaxPool2D(2)}
-    return Sequential(*(modern.get(type(layer), lambda: layer)() for layer in lenet(rng).layers))
+    return _lenet(ReLU, MaxPool2D, rng)
+
+
+def _lenet(
+    activation: type[Layer], pooling: type[Layer], rng: np.random.Generator | None
+) -> Sequential:
+    return Sequential(
+        Conv2D(1, 6, 5, padding=2, rng=rng),
+        activation(),
+        pooling(2),
+        Conv2D(6, 16, 5, rng=rng),
+        activation(),
+        pooling(2),
+        Flatten(),
+        Linear(16 * 5 * 5, 120, rng=rng),
+        activation(),
+        Linear(120, 84, rng=rng),
+        activation(),
+        Linear(84, 10, rng=rng),
+    )
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ With gradient g of a parameter w, learning rate lr, momentum m and weight decay 
 
     g = g + d*w                            d/2 * ||w||**2 added to the loss                (1)
     v = m*v + g                            a decaying sum of the gradients, first v = g    (2)
-    g = v, or with Nesterov g = g + m*v    looks one step ahead                            (3)
+    g = v, or with Nesterov g = g + m*v    v again, as if the next gradient were g too     (3)
     w = w - lr*g                                                                           (4)
 
 Source: B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
-I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML
-2013, for Nesterov in this form.
+Y. Bengio, N. Boulanger-Lewandowski, R. Pascanu, "Advances in optimizing recurrent networks", ICASSP
+2013, section 3.5, for Nesterov in this form, with lr taken out of v as PyTorch does.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,6 @@ class SGD:
             if self.weight_decay:
                 g = g + self.weight_decay * w  # (1)
             if self.momentum:
-                v = self.velocity.get(name)
-                v = self.velocity[name] = g.copy() if v is None else self.momentum * v + g  # (2)
+                v = self.velocity[name] = self.momentum * self.velocity.get(name, 0.0) + g  # (2)
                 g = g + self.momentum * v if self.nesterov else v  # (3)
             w -= self.lr * g  # (4)

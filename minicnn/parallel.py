@@ -21,10 +21,10 @@ import numpy as np
 import threadpoolctl
 
 from minicnn.backend import Array, device_of
+from minicnn.checks import integer
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Gradients, Layer
 from minicnn.losses import softmax_cross_entropy
-from minicnn.windows import integer
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
 
@@ -59,7 +59,7 @@ def batch_gradients(
 
     def chunk_gradients(chunk: Array) -> tuple[Array, Array, Gradients]:
         with _quick_ufuncs():
-            x, labels = data.batch(chunk, _dtype(net))
+            x, labels = data.batch(chunk, net.dtype)
             logits, saved = net.forward(x)
             loss, dlogits = softmax_cross_entropy(logits, labels)
             share = len(chunk) / len(index)
@@ -83,7 +83,7 @@ def batch_loss(
 
     def chunk_loss(chunk: Array) -> tuple[Array, Array]:
         with _quick_ufuncs():
-            x, labels = data.batch(chunk, _dtype(net))
+            x, labels = data.batch(chunk, net.dtype)
             logits = net(x)
             loss, _ = softmax_cross_entropy(logits, labels)
             return loss * (len(chunk) / len(index)), _correct(logits, labels)  # (1)
@@ -101,10 +101,6 @@ def _correct(logits: Array, labels: Array) -> Array:
     return (logits.argmax(axis=1) == labels).sum()
 
 
-def _dtype(net: Layer) -> np.dtype:
-    return next((parameter.dtype for parameter in net.params.values()), np.dtype(np.float32))
-
-
 @contextlib.contextmanager
 def _quick_ufuncs() -> Iterator[None]:
     """NumPy works through small strided arrays by way of a buffer of 8,192 entries, three times
@@ -117,12 +113,13 @@ def _quick_ufuncs() -> Iterator[None]:
 
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed arrays for the next ones; by default those of hundreds of
-    kilobytes go back to the system, which has to clear them again before each use."""
+    kilobytes go back to the system, which has to clear them again before each use. This holds for
+    the whole process, from here on."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return  # no glibc, no such trouble
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-    mallopt(m_mmap_threshold, 1 << 30)
-    mallopt(m_trim_threshold, 1 << 30)
-    mallopt(m_top_pad, 64 << 20)
+    if mallopt(m_mmap_threshold, 32 << 20):  # the most that every glibc takes
+        mallopt(m_trim_threshold, 1 << 30)
+        mallopt(m_top_pad, 64 << 20)

@@ -1,15 +1,21 @@
 """Every picture, drawn with matplotlib and without a display."""
 
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
+from minicnn.checkpoint import write_atomically
 from minicnn.training import History
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def training_curves(history: History) -> Figure:
+
+def training_curves(history: History) -> "Figure":
     """Loss and accuracy against epochs, as the course draws them: training a few times an epoch,
     the test set after each epoch."""
+    from matplotlib.figure import Figure  # here: importing it takes longer than all of minicnn
+
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs, loss, accuracy = zip(*history.curve)
@@ -28,6 +34,8 @@ def training_curves(history: History) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path | str) -> None:
-    """Writes a picture; the ending of `path` names its format."""
-    figure.savefig(path, dpi=120)
+def save_figure(figure: "Figure", path: Path | str) -> None:
+    """Writes a picture; the ending of `path`, such as .png, names its format."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format=Path(path).suffix[1:])
+    write_atomically(path, content.getvalue())

@@ -7,6 +7,7 @@ curves.png             loss and accuracy against epochs
 """
 
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
@@ -25,20 +26,36 @@ CONFIG, HISTORY, WEIGHTS, CURVES = (
 )
 
 
-def new_run(folder: Path | str | None, config: dict) -> Path:
-    """Makes the folder of a run, `runs/<model>-<data>-<time>` if None, and writes its config.
-
-    Raises ValueError if there is something in it already: no run is ever written over.
-    """
-    if folder is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = f"runs/{config['model']}-{config['data']}-{stamp}"
+def check_unused(folder: Path | str) -> None:
+    """Raises ValueError unless `folder` is empty or not there: no run is ever written over."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty, and a run is never written over: name another")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder, which a run needs")
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and a run is never written over")
+
+
+def new_run(folder: Path | str | None, config: dict) -> Path:
+    """Makes the folder of a run, one named after its model, data and time if None, and writes its
+    config. Raises ValueError for a folder that is in use."""
+    if folder is None:
+        folder = _new_folder(f"runs/{config['model']}-{config['data']}")
+    else:
+        check_unused(folder)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / CONFIG, config)
     return folder
+
+
+def _new_folder(prefix: str) -> Path:
+    name = f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        try:
+            Path(name + suffix).mkdir(parents=True)
+            return Path(name + suffix)
+        except FileExistsError:  # made by another run in the same second
+            continue
 
 
 def save_epoch(folder: Path, net: Layer, history: History) -> None:
@@ -56,7 +73,11 @@ def open_run(folder: Path | str) -> tuple[Layer, dict]:
     try:
         config = json.loads(path.read_text())
         net = MODELS[config["model"]].build(None)
-        config["classes"], config["data"]
+        _, outputs = net.output_shape((1, 1, 28, 28))
+        if [type(name) for name in config["classes"]] != [str] * outputs:
+            raise ValueError(f"expected the names of {outputs} classes, got {config['classes']!r}")
+        if not isinstance(config["data"], str):
+            raise ValueError(f"expected the name of a data set, got {config['data']!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the config of a run: {error!r}") from None
     load_weights(net, Path(folder) / WEIGHTS)
@@ -64,4 +85,4 @@ def open_run(folder: Path | str) -> tuple[Layer, dict]:
 
 
 def _write_json(path: Path, value: dict) -> None:
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from minicnn.backend import Array
-from minicnn.layers.base import Gradients, Layer, Shape
+from minicnn.checks import Shape
+from minicnn.layers.base import Gradients, Layer
 
 
 class Sequential(Layer):
@@ -23,6 +24,11 @@ class Sequential(Layer):
     """
 
     def __init__(self, *layers: Layer) -> None:
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise ValueError(
+                    f"expected layers, as in Sequential(Flatten(), Linear(4, 2)), got {layer!r}"
+                )
         self.layers = layers
 
     @property

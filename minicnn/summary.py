@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.layers.base import Shape
+from minicnn.checks import Shape
 from minicnn.sequential import Sequential
 
 

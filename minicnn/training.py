@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from minicnn.backend import Array, array_module, device_of, synchronize
+from minicnn.backend import Array, array_module, synchronize
+from minicnn.checks import integer
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
 from minicnn.optimizers import SGD
 from minicnn.parallel import batch_gradients, batch_loss, worker_map
-from minicnn.windows import integer
 
 POINTS_PER_EPOCH = 5
 
@@ -74,16 +74,19 @@ def fit(
     on_epoch: called with the history after each epoch
 
     Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
-    are then those before the step. Raises ValueError, before any work, for settings out of range
-    and for a network that does not fit the images.
+    are then those before the step. (On a GPU, where reading the loss holds up the work, it is read
+    a few times an epoch: the step is named, but later ones have been taken.) Raises ValueError,
+    before any work, for settings out of range and for a network that does not fit the images.
     """
     integer("epochs", epochs, 1)
     integer("batch_size", batch_size, 1)
     check_fit(net, train)
+    if test is not None:
+        check_fit(net, test)
     optimizer = optimizer or SGD(0.9)
-    device = device_of(next(iter(net.params.values())))
-    train = train.to(device)
-    history = History(len(train), device)
+    train = train.to(net.device)
+    test = test and test.to(net.device)
+    history = History(len(train), net.device)
     with (
         worker_map(workers) as map_,
         tqdm(
@@ -97,10 +100,14 @@ def fit(
             start = time.perf_counter()
             rng = np.random.default_rng((seed, epoch))
             _train_epoch(net, train, batch_size, optimizer, rng, map_, history, bar)
-            synchronize(device)
+            synchronize(net.device)
             history.train_seconds.append(time.perf_counter() - start)
             if test is not None:
                 loss, accuracy = evaluate(net, test, workers=workers)
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"the test loss is {loss} after epoch {epoch + 1}; {_remedy(optimizer)}"
+                    )
                 history.test_loss.append(loss)
                 history.test_accuracy.append(accuracy)
             if progress:
@@ -132,11 +139,10 @@ def _train_epoch(
         if at_point or history.device == "cpu":
             for step_read, loss, correct, n in unread:
                 if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss is {float(loss)} in epoch {epoch + 1}, step {step_read} of "
-                        f"{len(steps)}: {_not_finite(net, train, index)}; a learning rate below "
-                        f"{optimizer.lr:g} may help"
-                    )
+                    place = f"in epoch {epoch + 1}, step {step_read} of {len(steps)}"
+                    if step_read == step:
+                        place = f"{place}: {_first_not_finite(net, train, index)}"
+                    raise TrainingError(f"the loss is {float(loss)} {place}; {_remedy(optimizer)}")
                 seen += n
                 loss_sum += float(loss) * n
                 correct_sum += int(correct)
@@ -155,8 +161,12 @@ def _train_epoch(
 def evaluate(
     net: Layer, data: Dataset, *, batch_size: int = 1000, workers: int | None = None
 ) -> tuple[float, float]:
-    """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters."""
-    data = data.to(device_of(next(iter(net.params.values()))))
+    """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters.
+
+    Raises ValueError for a network that does not fit the images.
+    """
+    check_fit(net, data)
+    data = data.to(net.device)
     loss = correct = 0
     with worker_map(workers) as map_:
         for index in batches(len(data), batch_size):
@@ -170,14 +180,13 @@ def estimate_seconds(
     net: Layer, train: Dataset, *, epochs: int, batch_size: int, workers: int | None = None
 ) -> float:
     """How long the training steps of `fit` will take, from the time of one; changes nothing."""
-    device = device_of(next(iter(net.params.values())))
-    train = train.to(device)
+    train = train.to(net.device)
     index = np.arange(min(batch_size, len(train)))
     with worker_map(workers) as map_:
         for _ in range(2):  # the first one also warms up
             start = time.perf_counter()
             batch_gradients(net, train, index, map_)
-            synchronize(device)
+            synchronize(net.device)
             seconds = time.perf_counter() - start
     return seconds * epochs * len(train) / len(index)
 
@@ -193,15 +202,19 @@ def check_fit(net: Layer, data: Dataset) -> None:
         )
 
 
-def _not_finite(net: Layer, data: Dataset, index: Array) -> str:
+def _first_not_finite(net: Layer, data: Dataset, index: Array) -> str:
     """Which layer's output is the first, on these images, that is not finite."""
-    x, _ = data.batch(index)
+    x, _ = data.batch(index, net.dtype)
     with np.errstate(all="ignore"):
         for i, layer in enumerate(getattr(net, "layers", [net])):
             x = layer(x)
             if not array_module(x).isfinite(x).all():
                 return f"the first output that is not finite is that of layer {i}, {layer!r}"
     return "every layer's output is finite, but too large for the loss"
+
+
+def _remedy(optimizer: SGD) -> str:
+    return f"a learning rate below {optimizer.lr:g} may help"
 
 
 def _epoch_line(history: History, epochs: int) -> str:

@@ -10,12 +10,12 @@ tap i of output p reads row p*S + i*D of the padded image, which has H + 2*P row
 
     tap        windows[:, i, j]: what one tap reads at every output; pooling goes over the taps
     im2col     columns = windows, copied out: a matrix with a row for each (c, i, j) and a column
-               for each output (p, q)
-    col2im     padded[c, p*S + i*D, q*S + j*D] += columns[c, i, j, p, q]                        (3)
+               for each output (p, q)                                                           (3)
+    col2im     padded[c, p*S + i*D, q*S + j*D] += columns[c, i, j, p, q]                        (4)
 
 im2col is linear and copies each entry to the places that (2) names; col2im adds those places up
-again, so it is the transpose: <im2col(x), columns> = <x, col2im(columns)> for all x and columns.
-Windows may overlap, so (3) has to add tap by tap; within one tap no two outputs meet.
+again, so it is the transpose: <im2col(x), columns> = <x, col2im(columns)> for all padded x and
+columns. Windows may overlap, so (4) has to add tap by tap; within one tap no two outputs meet.
 
 Shapes are (N, C, H, W), but the arithmetic is done on (C, H, W, N): with the batch last in memory
 each copy runs over long contiguous rows, and a product with the columns comes out in the layout
@@ -26,11 +26,9 @@ Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learn
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 
 from minicnn.backend import Array, array_module
-
-Pair = tuple[int, int]
+from minicnn.checks import Pair, Shape
 
 
 def batch_last(x: Array) -> Array:
@@ -43,23 +41,13 @@ def batch_first(x: Array) -> Array:
     return x.transpose(3, 0, 1, 2)
 
 
-def integer(name: str, value: int, minimum: int) -> int:
-    """`value` as an int; ValueError if it is not an integer >= minimum."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
-    return int(value)
-
-
-def pair(name: str, value: int | Pair, minimum: int) -> Pair:
-    """An int, or (height, width), as (height, width); ValueError if not integers >= minimum."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2:
-        raise ValueError(f"{name} must be an integer or (height, width), got {value!r}")
-    return tuple(integer(name, v, minimum) for v in values)
+def im2col(windows: Array) -> Array:
+    """windows (C, KH, KW, OH, OW, N), or some of their rows, copied out: C-contiguous."""
+    return array_module(windows).ascontiguousarray(windows)  # (3)
 
 
 @dataclass(frozen=True)
-class Windows:
+class Window:
     """The geometry of a sliding window; each field is (height, width), in pixels."""
 
     kernel: Pair
@@ -69,18 +57,18 @@ class Windows:
 
     def output_size(self, size: Pair) -> Pair:
         """(OH, OW) for an image of `size` (H, W). Raises ValueError if no window fits."""
-        for axis, h, p, d, k, span in zip(
+        for axis, h, padding, d, k, span in zip(
             ("height", "width"), size, self.padding, self.dilation, self.kernel, self._span()
         ):
-            if h + 2 * p < span:
+            if h + 2 * padding < span:
                 raise ValueError(
                     f"the kernel spans dilation*(kernel - 1) + 1 = {d}*({k} - 1) + 1 = {span} but "
-                    f"the padded {axis} is {h} + 2*{p} = {h + 2 * p}: use a smaller kernel, a "
-                    f"larger image or more padding"
+                    f"the padded {axis} is {h} + 2*{padding} = {h + 2 * padding}: use a "
+                    f"smaller kernel, a larger image or more padding"
                 )
-        return self._outputs([h + 2 * p for h, p in zip(size, self.padding)])
+        return self._outputs([h + 2 * padding for h, padding in zip(size, self.padding)])
 
-    def padded_shape(self, x_shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    def padded_shape(self, x_shape: Shape) -> Shape:
         """(C, H + 2*PH, W + 2*PW, N) for x (N, C, H, W)."""
         (n, c, h, w), (ph, pw) = x_shape, self.padding
         return c, h + 2 * ph, w + 2 * pw, n
@@ -101,8 +89,7 @@ class Windows:
 
     def view(self, padded: Array) -> Array:
         """padded (C, H, W, N) -> windows (C, KH, KW, OH, OW, N), a view that is only to be read:
-        its entries share memory. A `reshape`, which has to copy, makes it the columns of im2col.
-        """
+        its entries share memory."""
         (c, h, w, n), (dh, dw), (sh, sw) = padded.shape, self.dilation, self.stride
         c_step, h_step, w_step, n_step = padded.strides
         return array_module(padded).lib.stride_tricks.as_strided(
@@ -126,19 +113,23 @@ class Windows:
         return padded[:, rows.start * sh : (rows.stop - 1) * sh + span]
 
     def col2im(self, columns: Array, padded: Array) -> None:
-        """Adds columns (C, KH, KW, OH, OW, N) to padded (C, H, W, N): the transpose of im2col."""
+        """Adds columns (C, KH, KW, OH, OW, N) to padded (C, H, W, N): the transpose of im2col.
+
+        One row of outputs is the case in which the taps of a column of the kernel lie in different
+        rows, so that KH taps can be added at once.
+        """
         c, kh, kw, oh, ow, n = columns.shape
         if oh > 1:
             columns = columns.reshape(c, kh * kw, oh, ow, n)
             for k, tap in enumerate(self.taps(padded)):
-                tap += columns[:, k]  # (3)
-        else:  # the taps of one row of outputs lie in different rows: add KH of them at a time
+                tap += columns[:, k]  # (4)
+        else:
             (dh, dw), sw = self.dilation, self.stride[1]
             for j in range(kw):
                 row_taps = padded[
                     :, : self._span()[0] : dh, j * dw : j * dw + (ow - 1) * sw + 1 : sw
                 ]
-                row_taps += columns[:, :, j, 0]  # (3)
+                row_taps += columns[:, :, j, 0]  # (4)
 
     def _span(self) -> Pair:
         """How many rows and columns of the padded image one window covers."""

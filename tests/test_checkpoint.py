@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -116,7 +117,6 @@ def test_a_file_that_is_not_these_weights_is_refused_by_name(damage, sentence, s
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
-@pytest.mark.xfail(strict=True, reason="TypeError and AttributeError come out of safetensors")
 def test_floats_that_numpy_does_not_have_are_refused_by_name(dtype, new_net, tmp_path):
     path = tmp_path / "weights"
     size = {"BF16": 2, "F8_E4M3": 1}[dtype]
@@ -219,3 +219,10 @@ def test_a_folder_that_is_no_run_is_refused(content, sentence, tmp_path):
         (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=f"{tmp_path}.*{sentence}"):
         open_run(tmp_path)
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda pattern: "now")
+    names = [new_run(None, CONFIG).name for _ in range(3)]
+    assert names == [f"lenet-relu-digits-now{suffix}" for suffix in ("", "-2", "-3")]

@@ -38,16 +38,15 @@ def run(capsys, small_digits, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(process, folder) of an epoch over the digits, run as from a shell. There is no display, and
-    matplotlib has been told to use one."""
+    """(process, folder) of an epoch over the digits, run as from a shell; the backend that is set
+    for matplotlib cannot be had, as on a machine without a display."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     command = [sys.executable, "-m", "minicnn", "train", "--data", "digits", "--epochs", "1"]
-    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
     process = subprocess.run(
         [*command, "--batch-size", "32", "--out", folder],
         capture_output=True,
         text=True,
-        env=environment | {"MPLBACKEND": "TkAgg"},
+        env=os.environ | {"MPLBACKEND": "module://no_display"},
     )
     return process, folder
 
@@ -172,27 +171,27 @@ def test_train_is_fit_with_the_settings_that_were_given(run, small_digits, tmp_p
     }
 
 
-NO_SETTINGS = [
-    ("--epochs 0", "--epochs: expected an integer of at least 1 but got '0'"),
-    ("--epochs 1.5", "--epochs: .* got '1.5'"),
-    ("--batch-size 0", "--batch-size: .* at least 1 but got '0'"),
-    ("--workers 0", "--workers: .* at least 1 but got '0'"),
-    ("--seed -1", "--seed: .* at least 0 but got '-1'"),
-    ("--lr -1", "lr must be a finite number > 0, got -1"),
-    ("--lr 0", "lr .* got 0"),
-    ("--lr nan", "lr .* got nan"),
-    ("--lr fast", "--lr: .*'fast'"),
-    ("--momentum 1", r"momentum must be in \[0, 1\), got 1"),
-    ("--weight-decay -1", "weight_decay .* got -1"),
-    ("--nesterov", "nesterov needs momentum"),
-    ("--model alexnet", "--model: .*'alexnet'"),
-    ("--data cifar", "--data: .*'cifar'"),
-    ("--device tpu", "--device: .*'tpu'"),
-    ("--device gpu", "no GPU can be used: it is asleep"),
-]
+NO_SETTINGS = {
+    "--epochs 0": "--epochs: expected an integer of at least 1 but got '0'",
+    "--epochs 1.5": "--epochs: .* got '1.5'",
+    "--batch-size 0": "--batch-size: .* at least 1 but got '0'",
+    "--workers 0": "--workers: .* at least 1 but got '0'",
+    "--seed -1": "--seed: .* at least 0 but got '-1'",
+    "--lr -1": "lr must be a finite number > 0, got -1",
+    "--lr 0": "lr .* got 0",
+    "--lr nan": "lr .* got nan",
+    "--lr fast": "--lr: .*'fast'",
+    "--momentum 1": r"momentum must be in \[0, 1\), got 1",
+    "--weight-decay -1": "weight_decay .* got -1",
+    "--nesterov": "nesterov needs momentum",
+    "--model alexnet": "--model: .*'alexnet'",
+    "--data cifar": "--data: .*'cifar'",
+    "--device tpu": "--device: .*'tpu'",
+    "--device gpu": "no GPU can be used: it is asleep",
+}
 
 
-@pytest.mark.parametrize("options, sentence", NO_SETTINGS)
+@pytest.mark.parametrize("options, sentence", NO_SETTINGS.items(), ids=NO_SETTINGS)
 def test_settings_that_make_no_sense_are_refused_in_one_line(
     options, sentence, run, tmp_path, monkeypatch
 ):
@@ -228,7 +227,6 @@ def test_a_folder_that_holds_something_else_is_refused(command, sentence, run, t
     assert [path.read_text() for path in tmp_path.iterdir()] == ["keep me"]
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError, IndexError and TypeError come out")
 @pytest.mark.parametrize("change", [{"data": "cifar"}, {"classes": ["0"]}, {"classes": 10}])
 def test_a_config_that_was_edited_is_refused(change, run, tmp_path):
     run("train", "--data", "digits", "--epochs", 1, "--out", tmp_path)
@@ -324,11 +322,10 @@ def test_the_default_is_lenet_on_the_real_fashion_mnist(run, tmp_path, monkeypat
     assert "Ankle boot" in json.loads((tmp_path / "config.json").read_text())["classes"]
 
 
-@pytest.mark.parametrize("batch_size, multiply_adds", [(1, "416,520"), (3, "1,249,560")])
-def test_summary_shows_the_numbers_of_the_course(batch_size, multiply_adds, run):
-    status, out, err = run("summary", "--batch-size", batch_size)
+def test_summary_shows_the_numbers_of_the_course(run):
+    status, out, err = run("summary")
     assert (status, err) == (0, "")
-    assert re.search(rf"^total +61,706 +{multiply_adds} ", out, re.MULTILINE)
+    assert re.search(r"^total +61,706 +416,520 ", out, re.MULTILINE)
 
 
 def test_doctor_finds_versions_data_and_the_gpu_problem(run, tmp_path, monkeypatch):
@@ -351,3 +348,15 @@ def test_doctor_finds_versions_data_and_the_gpu_problem(run, tmp_path, monkeypat
 
 def test_the_version_is_that_of_the_package(run):
     assert run("--version") == (0, f"minicnn {minicnn.__version__}\n", "")
+
+
+def test_digits_have_no_folder(run, tmp_path):
+    status, _, err = run("train", "--data", "digits", "--data-folder", tmp_path)
+    assert status == 2
+    assert_refused(err, "leave out --data-folder")
+
+
+def test_a_reader_that_goes_away_gets_no_traceback():
+    command = f"{sys.executable} -m minicnn summary | true"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert process.stderr == ""

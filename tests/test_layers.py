@@ -193,7 +193,13 @@ class WrongLinear(Linear):
 
 
 @pytest.mark.parametrize(
-    "fault, error", [(lambda g: 1.25 * g, 0.2), (lambda g: g[:1], np.inf), (lambda g: -g, 2)]
+    "fault, error",
+    [
+        (lambda g: 1.25 * g, 0.2),
+        (lambda g: g[:1], np.inf),
+        (lambda g: -g, 2),
+        (lambda g: g * np.nan, np.inf),
+    ],
 )
 @pytest.mark.parametrize("name", ["x", "weight", "bias"])
 def test_the_check_finds_a_wrong_gradient(name, fault, error):
@@ -333,6 +339,17 @@ def test_shapes_that_do_not_fit(layer, shape, message):
 def test_integers_are_refused(layer, shape):
     with pytest.raises(ValueError, match="float.*uint8"):
         layer.forward(np.ones(shape, np.uint8))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "no images" not in name])
+def test_an_upstream_gradient_of_another_shape_is_refused(name):
+    layer, x, dy = build(name)
+    _, saved = layer.forward(x)
+    for wrong in dy[..., :1, :], dy[..., :1], dy.repeat(2, axis=0):
+        if wrong.shape != dy.shape:
+            with pytest.raises(ValueError) as caught:
+                layer.backward(wrong, saved)
+            assert str(dy.shape) in str(caught.value) and str(wrong.shape) in str(caught.value)
 
 
 def test_what_is_no_array_is_refused():

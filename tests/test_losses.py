@@ -102,3 +102,14 @@ def test_squared_error_of_what_does_not_fit():
         squared_error(np.zeros((2, 3)), np.zeros(3))
     with pytest.raises(ValueError, match="'none'"):
         squared_error(np.zeros(3), np.zeros(3), reduction="none")
+
+
+def test_losses_of_integers_are_refused():
+    numbers = np.ones((1, 2), np.uint8)
+    for loss, arguments in (
+        (softmax_cross_entropy, (numbers, np.zeros(1, int))),
+        (squared_error, (numbers, numbers.astype(float))),
+        (squared_error, (numbers.astype(float), numbers)),
+    ):
+        with pytest.raises(ValueError, match=f"{loss.__name__} expected a float array.*uint8"):
+            loss(*arguments)

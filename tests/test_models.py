@@ -226,3 +226,19 @@ def test_lenet_has_the_derivative_of_its_output():
     left = np.sum(dy * difference) / (2 * step)
     right = sum(np.sum(gradients[name] * directions[name]) for name in arrays)
     np.testing.assert_allclose(left, right, rtol=1e-7)
+
+
+@pytest.mark.parametrize("layers", [[[Flatten(), ReLU()]], [Flatten, ReLU()]])
+def test_what_is_no_layer_is_refused(layers):
+    with pytest.raises(ValueError, match=r"expected layers, as in Sequential\(.* got"):
+        Sequential(*layers)
+
+
+def test_weights_cannot_become_integers():
+    with pytest.raises(ValueError, match="floats.*int"):
+        lenet().astype(int)
+
+
+def test_a_seed_is_no_generator():
+    with pytest.raises(ValueError, match=r"default_rng\(0\), got 0"):
+        lenet(0)

@@ -63,13 +63,15 @@ def test_results_come_in_order_however_long_each_takes():
 
 
 @pytest.mark.parametrize("workers, cores", [(2, 1), (3, 1), (None, 1), (None, 3)])
-def test_so_many_threads_work_at_once(workers, cores, monkeypatch):
-    """Each of them waits until all are there."""
+def test_so_many_threads_work_at_once_and_no_more(workers, cores, monkeypatch):
+    """Each of them waits until all are there; for one more they wait in vain."""
     monkeypatch.setattr(parallel, "cores", lambda: cores)
     n = workers or cores
-    barrier = threading.Barrier(n, timeout=10)
+    all_there, one_more = threading.Barrier(n, timeout=10), threading.Barrier(n + 1, timeout=0.1)
     with worker_map(workers) as map_:
-        assert sorted(map_(lambda _: barrier.wait(), range(n))) == list(range(n))
+        assert sorted(map_(lambda _: all_there.wait(), range(n))) == list(range(n))
+        with pytest.raises(threading.BrokenBarrierError):
+            list(map_(lambda _: one_more.wait(), range(n + 1)))
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])

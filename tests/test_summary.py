@@ -13,6 +13,7 @@ from minicnn.training import History
 
 
 def test_lenet_costs_what_the_course_says():
+    """Kept are the inputs of the products and the outputs of the sigmoids, each once."""
     rows = summarize(lenet(), (1, 1, 28, 28))
     assert [row.output_shape for row in rows] == [
         *[(1, 6, 28, 28), (1, 6, 28, 28), (1, 6, 14, 14)],
@@ -27,6 +28,8 @@ def test_lenet_costs_what_the_course_says():
         *(28 * 28 * 6 * 25, 10 * 10 * 16 * 6 * 25),
         *(400 * 120, 120 * 84, 84 * 10),
     )
+    kept_floats = [row.kept_bytes // 4 for row in rows]
+    assert kept_floats == [28 * 28, 6 * 784, 0, 6 * 196, 16 * 100, 0, 0, 400, 120, 0, 84, 0]
     assert sum(row.parameters for row in rows) == 61706
     assert sum(row.multiply_adds for row in rows) == 416520
 

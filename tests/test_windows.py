@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from minicnn.windows import Windows, batch_first, batch_last
+from minicnn.windows import Window, batch_first, batch_last
 
 RNG = np.random.default_rng(0)
 
@@ -22,7 +22,7 @@ def random_case(one_row):
     """Random windows that fit a random x_shape, with one row of outputs or with several."""
     while True:
         size, *geometry = RNG.integers((1, 1, 1, 0, 1), (12, 5, 4, 4, 4), (2, 5)).T.tolist()
-        windows = Windows(*map(tuple, geometry))
+        windows = Window(*map(tuple, geometry))
         x_shape = (*RNG.integers(1, 4, 2).tolist(), *size)
         try:
             oh, _ = windows.output_size(size)
@@ -44,7 +44,7 @@ def test_output_size_is_the_number_of_places_where_all_taps_fit():
     axes = list(itertools.product(range(1, 10), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (1, 2)))
     for height, width in zip(axes, RNG.permutation(axes).tolist()):
         size, *geometry = zip(height, width)
-        windows, expected = Windows(*geometry), (places(*height), places(*width))
+        windows, expected = Window(*geometry), (places(*height), places(*width))
         if 0 in expected:
             with pytest.raises(ValueError, match="use a smaller kernel"):
                 windows.output_size(size)
@@ -60,7 +60,7 @@ def test_output_size_is_the_number_of_places_where_all_taps_fit():
     ],
 )
 def test_a_kernel_that_does_not_fit_is_refused_with_the_arithmetic(size, sentence):
-    windows = Windows(kernel=(4, 3), stride=(1, 1), padding=(0, 1), dilation=(2, 3))
+    windows = Window(kernel=(4, 3), stride=(1, 1), padding=(0, 1), dilation=(2, 3))
     assert windows.output_size((7, 5)) == (1, 1)
     with pytest.raises(ValueError, match=sentence):
         windows.output_size(size)
@@ -123,7 +123,7 @@ def test_what_lies_batch_last_already_is_not_copied():
     x = batch_first(integers((3, 4, 5, 2)))
     assert x.shape == (2, 3, 4, 5)
     assert np.shares_memory(batch_last(x), x)
-    assert np.shares_memory(Windows((2, 2), (1, 1), (0, 0)).pad(x), x)
+    assert np.shares_memory(Window((2, 2), (1, 1), (0, 0)).pad(x), x)
     in_c_order = np.ascontiguousarray(x)
     assert batch_last(in_c_order).flags.c_contiguous
     np.testing.assert_array_equal(batch_first(batch_last(in_c_order)), x)
@@ -139,4 +139,4 @@ def test_what_lies_batch_last_already_is_not_copied():
     ],
 )
 def test_arguments_leave_out_the_defaults(geometry, default_stride, text):
-    assert Windows(*geometry).arguments(default_stride) == text
+    assert Window(*geometry).arguments(default_stride) == text

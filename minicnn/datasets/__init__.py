@@ -1,6 +1,6 @@
 """Labelled images: Fashion-MNIST, MNIST and digits that need no download, and files of your own."""
 
-from minicnn.datasets.dataset import Dataset, batches
+from minicnn.datasets.dataset import Dataset, as_input, batches
 from minicnn.datasets.digits import digits
 from minicnn.datasets.idx import DataError, read_idx
 from minicnn.datasets.images import read_image
@@ -10,6 +10,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DatasetNotFound",
+    "as_input",
     "batches",
     "digits",
     "fashion_mnist",

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from minicnn.backend import Array, array_module, to_device
+from minicnn.backend import Array, array_module, device_of, to_device
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +55,9 @@ class Dataset:
         return dataclasses.replace(self, images=self.images[part], labels=self.labels[part])
 
     def to(self, device: str) -> "Dataset":
-        """This data set on `device`, `"cpu"` or `"gpu"`."""
+        """This data set on `device`, `"cpu"` or `"gpu"`: itself if it is there already."""
+        if device_of(self.images) == device:
+            return self
         return dataclasses.replace(
             self, images=to_device(self.images, device), labels=to_device(self.labels, device)
         )
@@ -69,10 +71,15 @@ class Dataset:
         xp = array_module(self.images)
         if not isinstance(index, slice):
             index = xp.asarray(index)
-        # moved as bytes, a quarter of the memory of float32
-        pixels = xp.ascontiguousarray(self.images[index].transpose(1, 2, 3, 0))
-        x = xp.divide(pixels, 255, dtype=dtype)  # (C, H, W, n)
-        return x.transpose(3, 0, 1, 2), self.labels[index]
+        return as_input(self.images[index], dtype), self.labels[index]
+
+
+def as_input(images: Array, dtype: type = np.float32) -> Array:
+    """Images of bytes (N, C, H, W) as `dtype`, scaled to 0..1, with the batch last in memory."""
+    xp = array_module(images)
+    # moved as bytes, a quarter of the memory of float32
+    pixels = xp.ascontiguousarray(images.transpose(1, 2, 3, 0))  # (C, H, W, N)
+    return xp.divide(pixels, 255, dtype=dtype).transpose(3, 0, 1, 2)
 
 
 def batches(n: int, batch_size: int, rng: np.random.Generator | None = None) -> list[Array]:

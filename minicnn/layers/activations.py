@@ -9,14 +9,16 @@
 
 Each derivative is written in y, which the next layer keeps anyway, so x can be forgotten. For the
 sigmoid: exp(-x) = (1 - y)/y, so f' = exp(-x) / (1 + exp(-x))**2 = y**2 * (1 - y)/y = y*(1 - y).
-The form with tanh cannot overflow, where exp(-x) does for large negative x.
+The form with tanh cannot overflow, where exp(-x) does for large negative x; its price is that y is
+exactly 0 below about x = -17 in float32 (-37 in float64), where it should be exp(x).
 
 Source: Y. LeCun et al., "Efficient BackProp", 1998, section 4.4; V. Nair, G. Hinton, "Rectified
 linear units improve restricted Boltzmann machines", ICML 2010.
 """
 
 from minicnn.backend import Array, array_module
-from minicnn.layers.base import Gradients, Layer, check_float
+from minicnn.checks import check_float, check_gradient
+from minicnn.layers.base import Gradients, Layer
 
 
 class Activation(Layer):
@@ -41,9 +43,10 @@ class Sigmoid(Activation):
     def backward(
         self, dy: Array, saved: Array, need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
+        y = saved
+        check_gradient(self, dy, y.shape)
         if not need_dx:
             return None, {}
-        y = saved
         dx = 1 - y
         dx *= y
         dx *= dy  # (2)
@@ -62,6 +65,7 @@ class Tanh(Activation):
         self, dy: Array, saved: Array, need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         y = saved
+        check_gradient(self, dy, y.shape)
         return (dy * (1 - y * y) if need_dx else None), {}  # (4)
 
 
@@ -77,4 +81,5 @@ class ReLU(Activation):
         self, dy: Array, saved: Array, need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         y = saved
+        check_gradient(self, dy, y.shape)
         return (dy * (y > 0) if need_dx else None), {}  # (6)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backend import Array, array_module, device_of, to_device
+from minicnn.backend import Array, choose_device, device_of, to_device
+from minicnn.checks import Shape
 
-Shape = tuple[int, ...]
 Gradients = dict[str, Array]
 
 
@@ -28,8 +28,9 @@ class Layer:
 
     `params` maps names to arrays; assigning to an entry replaces that parameter. Arrays are float;
     results have the dtype of the input, in both directions, and nothing that is passed in is
-    written to. A layer that behaves differently in training and inference (dropout, say) does the
-    training in `forward` and the inference in `__call__`.
+    written to. What `forward` returns may share memory with `saved`, so leave it unchanged until
+    `backward` is done. A layer that behaves differently in training and inference (dropout, say)
+    does the training in `forward` and the inference in `__call__`.
     """
 
     params: dict[str, Array]
@@ -61,12 +62,25 @@ class Layer:
         return 0
 
     def astype(self, dtype: Any) -> "Layer":
-        """The same layer with parameters of `dtype`; the arrays are copies."""
+        """The same layer with parameters of `dtype`, a float type; the arrays are copies."""
+        if not np.issubdtype(dtype, np.floating):
+            raise ValueError(f"parameters must be floats, got dtype {dtype}")
         return self._with_params(lambda parameter: parameter.astype(dtype))
 
     def to(self, device: str) -> "Layer":
         """The same layer with parameters on `device`, `"cpu"` or `"gpu"`."""
+        device = choose_device(device)
         return self._with_params(lambda parameter: to_device(parameter, device))
+
+    @property
+    def device(self) -> str:
+        """Where the parameters are, `"cpu"` or `"gpu"`; the CPU if there are none."""
+        return next(map(device_of, self.params.values()), "cpu")
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The parameters' type; float32 if there are none."""
+        return next((parameter.dtype for parameter in self.params.values()), np.dtype(np.float32))
 
     def load_params(self, params: Mapping[str, Array]) -> None:
         """Copies values in. Raises ValueError, and changes nothing, unless names, shapes and
@@ -91,24 +105,3 @@ class Layer:
         clone = copy.copy(self)
         clone.params = {name: change(parameter) for name, parameter in self.params.items()}
         return clone
-
-
-def check_float(layer: Layer, x: Array) -> None:
-    """Raises ValueError unless x is an array of floats."""
-    array_module(x)
-    if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(
-            f"{layer!r} expected a float array but got {x.dtype}: images of bytes, for example, "
-            f"become floats as x.astype('float32') / 255"
-        )
-
-
-def check_images(layer: Layer, x_shape: Shape, channels: int | None = None) -> None:
-    """Raises ValueError unless `x_shape` is (N, C, H, W), with C = `channels` if that is given."""
-    if len(x_shape) != 4:
-        raise ValueError(f"{layer!r} expected x of shape (N, C, H, W) but got {tuple(x_shape)}")
-    if channels is not None and x_shape[1] != channels:
-        raise ValueError(
-            f"{layer!r} expected {channels} input channels but got {x_shape[1]}, "
-            f"in x of shape {tuple(x_shape)}"
-        )

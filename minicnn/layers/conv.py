@@ -9,7 +9,7 @@ entry of x; where windows overlap, an entry of x receives from all that cover it
 
     dweight[o, c, i, j] = sum_{n,p,q} dy[n, o, p, q] * windows[n, c, i, j, p, q]               (2)
     dwindows[n, c, i, j, p, q] = sum_o weight[o, c, i, j] * dy[n, o, p, q]                     (3)
-    dx = col2im(dwindows)                                                                      (4)
+    dx = col2im(dwindows), without the border that is padding                                  (4)
     dbias[o] = sum_{n,p,q} dy[n, o, p, q]                                                      (5)
 
 As products of matrices, with a row of columns = im2col(x) for each (c, i, j):
@@ -21,7 +21,7 @@ is linear, and col2im is its transpose. With groups the channels are split, in a
 each group is a convolution of its own: the products are stacks of `groups` matrices.
 
 The columns are formed a few output rows at a time, so that they stay in the cache, and again in
-backward, which costs no more than reading them back; so all that has to be kept is x.
+backward, which costs about what reading them back would; so all that has to be kept is x.
 
 Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998;
 K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for document
@@ -32,10 +32,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minicnn.backend import Array, array_module, device_of
+from minicnn.backend import Array, array_module, scratch_bytes
+from minicnn.checks import (
+    Pair,
+    Shape,
+    check_float,
+    check_gradient,
+    check_images,
+    integer,
+    pair,
+)
 from minicnn.initializers import glorot_uniform
-from minicnn.layers.base import Gradients, Layer, Shape, check_float, check_images
-from minicnn.windows import Pair, Windows, batch_first, integer, pair
+from minicnn.layers.base import Gradients, Layer
+from minicnn.windows import Window, batch_first, im2col
 
 
 class Conv2D(Layer):
@@ -70,13 +79,13 @@ class Conv2D(Layer):
                 f"groups must divide both channel counts, but {in_channels} % {groups} = "
                 f"{in_channels % groups} and {out_channels} % {groups} = {out_channels % groups}"
             )
-        self.windows = Windows(
+        self.window = Window(
             pair("kernel_size", kernel_size, 1),
             pair("stride", stride, 1),
             pair("padding", padding, 0),
             pair("dilation", dilation, 1),
         )
-        shape = (out_channels, in_channels // groups, *self.windows.kernel)
+        shape = (out_channels, in_channels // groups, *self.window.kernel)
         self.params = {"weight": glorot_uniform(shape, rng)}
         if bias:
             self.params["bias"] = np.zeros(out_channels, np.float32)
@@ -84,12 +93,12 @@ class Conv2D(Layer):
     def __repr__(self) -> str:
         bias = "" if "bias" in self.params else ", bias=False"
         groups = f", groups={self.groups}" if self.groups > 1 else ""
-        windows = self.windows.arguments()
+        windows = self.window.arguments()
         return f"Conv2D({self.in_channels}, {self.out_channels}, {windows}{groups}{bias})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         check_images(self, x_shape, self.in_channels)
-        return x_shape[0], self.out_channels, *self.windows.output_size(x_shape[2:])
+        return x_shape[0], self.out_channels, *self.window.output_size(x_shape[2:])
 
     def multiply_adds(self, x_shape: Shape) -> int:
         n, _, oh, ow = self.output_shape(x_shape)
@@ -99,10 +108,10 @@ class Conv2D(Layer):
         check_float(self, x)
         n, o, oh, ow = self.output_shape(x.shape)
         weight, bias = self._weight(x.dtype), self.params.get("bias")
-        windows = self.windows.view(self.windows.pad(x))  # (C, KH, KW, OH, OW, N)
+        windows = self.window.view(self.window.pad(x))  # (C, KH, KW, OH, OW, N)
         y = array_module(x).empty((o, oh, ow, n), x.dtype)
-        for rows in _row_blocks(y):
-            columns = windows[:, :, :, rows].reshape(self.groups, weight.shape[2], -1)
+        for rows in _row_blocks(windows):
+            columns = im2col(windows[:, :, :, rows]).reshape(self.groups, weight.shape[2], -1)
             y_rows = y[:, rows]
             y_rows[...] = (weight @ columns).reshape(y_rows.shape)  # (1)
             if bias is not None:
@@ -113,24 +122,25 @@ class Conv2D(Layer):
         self, dy: Array, saved: Array, need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         x = saved
+        check_gradient(self, dy, self.output_shape(x.shape))
         weight = self._weight(x.dtype)
-        padded, dy = self.windows.pad(x), dy.transpose(1, 2, 3, 0)
-        windows = self.windows.view(padded)  # (C, KH, KW, OH, OW, N)
+        padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
+        windows = self.window.view(padded)  # (C, KH, KW, OH, OW, N)
         xp = array_module(x)
         dpadded = xp.zeros_like(padded) if need_dx else None
         dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
         dbias = xp.zeros((self.groups, weight.shape[1]), x.dtype)
-        for rows in _row_blocks(dy):
-            columns = windows[:, :, :, rows]
+        for rows in _row_blocks(windows):
+            columns = im2col(windows[:, :, :, rows])
             dy_rows = dy[:, rows].reshape(*dbias.shape, -1)
             dweight += columns.reshape(*dweight.shape[:2], -1) @ dy_rows.transpose(0, 2, 1)  # (2)
             dbias += dy_rows.sum(axis=2)  # (5)
             if need_dx:
                 dcolumns = (weight.transpose(0, 2, 1) @ dy_rows).reshape(columns.shape)  # (3)
-                self.windows.col2im(dcolumns, self.windows.slab(dpadded, rows))  # (4)
+                self.window.col2im(dcolumns, self.window.slab(dpadded, rows))  # (4)
         grads = {"weight": dweight.transpose(0, 2, 1), "bias": dbias}
         grads = {name: grads[name].reshape(p.shape) for name, p in self.params.items()}
-        return (self.windows.unpad(dpadded) if need_dx else None), grads
+        return (self.window.unpad(dpadded) if need_dx else None), grads  # (4)
 
     def _weight(self, dtype: np.dtype) -> Array:
         """The weight as one matrix a group, (groups, O/groups, C/groups*KH*KW)."""
@@ -138,9 +148,10 @@ class Conv2D(Layer):
         return weight.reshape(self.groups, self.out_channels // self.groups, -1)
 
 
-def _row_blocks(y: Array) -> Iterator[slice]:
-    """Cuts the rows of y (O, OH, OW, N) into blocks whose columns stay in a core's cache; a GPU
-    takes all rows at once."""
-    _, oh, ow, n = y.shape
-    size = max(1, 512 // max(1, ow * n)) if device_of(y) == "cpu" else oh
+def _row_blocks(windows: Array) -> Iterator[slice]:
+    """Cuts the output rows of windows (C, KH, KW, OH, OW, N) into blocks whose columns stay in the
+    cache."""
+    oh = windows.shape[3]
+    row_bytes = max(1, windows.nbytes // oh)
+    size = int(max(1, min(oh, scratch_bytes(windows) // row_bytes)))
     return (slice(first, min(first + size, oh)) for first in range(0, oh, size))

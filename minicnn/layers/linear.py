@@ -18,9 +18,9 @@ errors", Nature 323, 1986.
 import numpy as np
 
 from minicnn.backend import Array
+from minicnn.checks import Shape, check_float, check_gradient, integer
 from minicnn.initializers import glorot_uniform
-from minicnn.layers.base import Gradients, Layer, Shape, check_float
-from minicnn.windows import integer
+from minicnn.layers.base import Gradients, Layer
 
 
 class Linear(Layer):
@@ -71,6 +71,7 @@ class Linear(Layer):
         self, dy: Array, saved: Array, need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         x = saved
+        check_gradient(self, dy, self.output_shape(x.shape))
         grads = {"weight": dy.T @ x}  # (3)
         if "bias" in self.params:
             grads["bias"] = dy.sum(axis=0)  # (4)

@@ -19,16 +19,13 @@ applications to object recognition", CVPR 2007, for the maximum.
 """
 
 from minicnn.backend import Array, array_module
-from minicnn.layers.base import Gradients, Layer, Shape, check_float, check_images
-from minicnn.windows import Pair, Windows, batch_first, batch_last, pair
+from minicnn.checks import Pair, Shape, check_float, check_gradient, check_images, pair
+from minicnn.layers.base import Gradients, Layer
+from minicnn.windows import Window, batch_first, batch_last
 
 
 class Pool2D(Layer):
-    """x (N, C, H, W) -> y (N, C, OH, OW), with OH, OW as in windows.py.
-
-    kernel_size, stride (the kernel size if None) and padding (per side) are an int or (height,
-    width), in pixels; padding is at most half of the kernel, so that every window sees the image.
-    """
+    """What both poolings share: the geometry of the window."""
 
     def __init__(
         self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0
@@ -36,30 +33,34 @@ class Pool2D(Layer):
         super().__init__()
         kernel = pair("kernel_size", kernel_size, 1)
         stride = kernel if stride is None else pair("stride", stride, 1)
-        self.windows = Windows(kernel, stride, pair("padding", padding, 0))
-        if any(2 * p > k for p, k in zip(self.windows.padding, kernel)):
+        self.window = Window(kernel, stride, pair("padding", padding, 0))
+        if any(2 * p > k for p, k in zip(self.window.padding, kernel)):
             raise ValueError(
-                f"padding must be at most kernel_size/2, got padding {self.windows.padding} for "
-                f"kernel_size {kernel}: some windows would see nothing but padding"
+                f"padding must be at most half of kernel_size, as in PyTorch, got padding "
+                f"{self.window.padding} for kernel_size {kernel}"
             )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.windows.arguments(self.windows.kernel)})"
+        return f"{type(self).__name__}({self.window.arguments(self.window.kernel)})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         check_images(self, x_shape)
-        return *x_shape[:2], *self.windows.output_size(x_shape[2:])
+        return *x_shape[:2], *self.window.output_size(x_shape[2:])
 
 
 class MaxPool2D(Pool2D):
-    __doc__ = Pool2D.__doc__
+    """x (N, C, H, W) -> y (N, C, OH, OW), the maximum of each window; OH, OW as in windows.py.
+
+    kernel_size, stride (the kernel size if None) and padding (per side, at most half of the
+    kernel) are an int or (height, width), in pixels. Padding counts as minus infinity.
+    """
 
     def forward(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_float(self, x)
         n, *sizes = self.output_shape(x.shape)
         xp = array_module(x)
         y = xp.full((*sizes, n), -xp.inf, x.dtype)
-        for tap in self.windows.taps(self.windows.pad(x, -xp.inf)):
+        for tap in self.window.taps(self.window.pad(x, -xp.inf)):
             xp.maximum(y, tap, out=y)  # (1)
         return batch_first(y), (x, y)
 
@@ -69,22 +70,25 @@ class MaxPool2D(Pool2D):
         if not need_dx:
             return None, {}
         x, y = saved
+        check_gradient(self, dy, batch_first(y).shape)
         xp = array_module(x)
-        padded = self.windows.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
+        padded = self.window.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
         dy = batch_last(dy)
         dpadded = xp.zeros_like(padded)
         found = xp.zeros(y.shape, bool)
-        for tap, dtap in zip(self.windows.taps(padded), self.windows.taps(dpadded)):
+        for tap, dtap in zip(self.window.taps(padded), self.window.taps(dpadded)):
             first = (tap == y) & ~found
             found |= first
             dtap += dy * first  # (2)
-        return self.windows.unpad(dpadded), {}
+        return self.window.unpad(dpadded), {}
 
 
 class AvgPool2D(Pool2D):
-    __doc__ = f"""{Pool2D.__doc__}
-    The mean is over the whole window, the zeros of the padding included, or with
-    `count_include_pad=False` over its entries inside the image.
+    """x (N, C, H, W) -> y (N, C, OH, OW), the mean of each window; OH, OW as in windows.py.
+
+    kernel_size, stride (the kernel size if None) and padding (per side, at most half of the
+    kernel) are an int or (height, width), in pixels. The mean is over the whole window, the zeros
+    of the padding included, or with `count_include_pad=False` over its entries inside the image.
     """
 
     def __init__(
@@ -112,24 +116,25 @@ class AvgPool2D(Pool2D):
     ) -> tuple[Array | None, Gradients]:
         if not need_dx:
             return None, {}
+        check_gradient(self, dy, self.output_shape(saved))
         dtaps = batch_last(dy)
         dtaps = dtaps * self._share(saved, dtaps)  # (4)
-        dpadded = array_module(dy).zeros(self.windows.padded_shape(saved), dy.dtype)
-        for dtap in self.windows.taps(dpadded):
+        dpadded = array_module(dy).zeros(self.window.padded_shape(saved), dy.dtype)
+        for dtap in self.window.taps(dpadded):
             dtap += dtaps
-        return self.windows.unpad(dpadded), {}
+        return self.window.unpad(dpadded), {}
 
     def _sum(self, x: Array) -> Array:
         """The sum of each window of x (N, C, H, W), as (C, OH, OW, N)."""
         n, *sizes = self.output_shape(x.shape)
         y = array_module(x).zeros((*sizes, n), x.dtype)
-        for tap in self.windows.taps(self.windows.pad(x)):
+        for tap in self.window.taps(self.window.pad(x)):
             y += tap
         return y
 
     def _share(self, x_shape: Shape, y: Array) -> float | Array:
         """1/count, one number or (1, OH, OW, 1) in the dtype and place of y."""
         if self.count_include_pad:
-            kh, kw = self.windows.kernel
+            kh, kw = self.window.kernel
             return 1 / (kh * kw)
         return 1 / self._sum(array_module(y).ones((1, 1, *x_shape[2:]), y.dtype))

@@ -10,7 +10,8 @@ view with the batch last, where the rows of features already lie in memory.
 import math
 
 from minicnn.backend import Array, array_module
-from minicnn.layers.base import Gradients, Layer, Shape
+from minicnn.checks import Shape, check_gradient
+from minicnn.layers.base import Gradients, Layer
 
 
 class Flatten(Layer):
@@ -31,6 +32,7 @@ class Flatten(Layer):
     def backward(
         self, dy: Array, saved: Shape, need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
+        check_gradient(self, dy, self.output_shape(saved))
         if not need_dx:
             return None, {}
         n, *sizes = saved
