@@ -80,7 +80,9 @@ def gpu_problem() -> str | None:
     matrix product ran on it (a driver without the CUDA libraries passes any lesser test)."""
     try:
         import cupy
-    except ImportError as error:
+
+        cupy.cuda.runtime
+    except (ImportError, AttributeError) as error:
         return (
             f"CuPy cannot be imported ({error}); install it with pip install 'minicnn[cuda12]' "
             "or 'minicnn[cuda13]', after the CUDA version that nvidia-smi shows"
@@ -103,12 +105,11 @@ def _explain(cupy: ModuleType, error: Exception) -> str:
     if driver // 1000 < wheel // 1000:
         return (
             f"the driver supports CUDA {driver // 1000} but CuPy was built for CUDA "
-            f"{wheel // 1000}; update the driver, or pip uninstall CuPy and install "
-            f"'minicnn[cuda{driver // 1000}]'"
+            f"{wheel // 1000}; update the driver, or install the CuPy for that CUDA"
         )
     if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
         return f"its memory is full ({error}); stop what else runs on it"
     return (
         f"its first kernel or matrix product failed ({type(error).__name__}: {error}); the CUDA "
-        f"libraries may be missing: pip install 'minicnn[cuda{wheel // 1000}]'"
+        f"libraries may be missing: pip install 'cupy-cuda{wheel // 1000}x[ctk]'"
     )

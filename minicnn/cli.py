@@ -90,8 +90,8 @@ def train(args: argparse.Namespace) -> None:
     print(
         f"{name}, {parameters:,} parameters, on {train_set.name} "
         f"({len(train_set):,} images to train, {len(test_set):,} to test), on the {device}\n"
-        f"{args.epochs} epochs, batch {args.batch_size}, lr {lr:g}, momentum {args.momentum:g}, "
-        f"weight decay {args.weight_decay:g}, seed {args.seed}\n"
+        f"{_number(args.epochs, 'epoch')}, batch {args.batch_size}, lr {lr:g}, momentum "
+        f"{args.momentum:g}, weight decay {args.weight_decay:g}, seed {args.seed}\n"
         f"about {_duration(seconds)}, going by one step; results go to {folder}",
         flush=True,
     )
@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         add("--data", choices=DATA, help=f"data set (default: {default})")
         add("--data-folder", help="folder of its files (default: searched for)")
         add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
-        add("--workers", type=_at_least(1), help="threads on a CPU (default: all cores)")
+        add("--workers", type=_at_least(1), help="processes on a CPU (default: all cores)")
     predictor = command("predict", predict)
     predictor.add_argument("folder", metavar="RUN", help="folder of a run")
     predictor.add_argument("images", metavar="IMAGE", nargs="+", help="any picture Pillow reads")
@@ -233,7 +233,13 @@ def _at_least(minimum: int) -> Callable[[str], int]:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    if seconds < 120:
+        return _number(max(1, round(seconds)), "second")
+    return _number(round(seconds / 60), "minute")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _complain(message: object) -> None:

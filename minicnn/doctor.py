@@ -5,6 +5,7 @@ from importlib import metadata
 
 import threadpoolctl
 
+import minicnn
 from minicnn.backend import gpu_problem
 from minicnn.datasets.sources import FASHION_MNIST, MNIST, find
 from minicnn.parallel import cores
@@ -15,7 +16,7 @@ PACKAGES = ("numpy", "threadpoolctl", "safetensors", "pooch", "tqdm", "matplotli
 def report() -> str:
     """One line a finding; needs no network and changes nothing."""
     lines = [
-        ("minicnn", metadata.version("minicnn")),
+        ("minicnn", minicnn.__version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         *((package, metadata.version(package)) for package in PACKAGES),
         ("cores", str(cores())),

@@ -6,27 +6,40 @@ The loss is a mean over the n images of the batch, so with n_c images in chunk c
     dparam = sum_c (n_c / n) * dparam_c                                                    (2)
 
 Each chunk goes forward and back through the whole network before its core takes the next one.
-NumPy releases the interpreter's lock while it works, so threads do, and one network serves them
-all. Chunks are cut and added up in the same way for any number of workers, so the result is the
-same, bit for bit. A GPU takes the batch whole.
+Chunks are cut and added up in the same way for any number of workers, so the result is the same,
+bit for bit. A GPU takes the batch whole.
+
+Workers are forked processes: calls into NumPy take about 10 microseconds each here, and threads
+spend as long on handing the interpreter's lock to each other. Weights and gradients pass through
+memory that all of them share. Only Linux forks safely; elsewhere the workers are threads.
 """
 
 import contextlib
 import ctypes
+import math
+import mmap
+import multiprocessing
 import os
+import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import threadpoolctl
 
-from minicnn.backend import Array, device_of
+from minicnn.backend import Array
 from minicnn.checks import integer
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Gradients, Layer
 from minicnn.losses import softmax_cross_entropy
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
+
+BatchGradients = Callable[[Array], tuple[Array, Array, Gradients]]
 
 
 def cores() -> int:
@@ -35,65 +48,159 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-@contextlib.contextmanager
-def worker_map(workers: int | None = None) -> Iterator[Callable]:
-    """A `map` that works on `workers` threads (all cores if None), with one BLAS thread each.
-
-    It yields results in the order of its arguments.
-    """
-    workers = cores() if workers is None else integer("workers", workers, 1)
-    _keep_freed_memory()
-    with threadpoolctl.threadpool_limits(1, user_api="blas"):
-        if workers == 1:
-            yield map
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                yield pool.map
-
-
-def batch_gradients(
-    net: Layer, data: Dataset, index: Array, map_: Callable = map
+def gradients(
+    net: Layer, data: Dataset, index: Array, share: float = 1.0
 ) -> tuple[Array, Array, Gradients]:
-    """(loss, correct, grads) of the images that `index` names: the mean loss, how many are
-    classified correctly, and dloss/dparam. Numbers stay on the device of the data."""
+    """(share * loss, correct, share * dloss/dparam) of the images that `index` names: the loss is
+    their mean, `correct` how many are classified correctly. Numbers stay on the device."""
+    with _quick_ufuncs():
+        x, labels = data.batch(index, net.dtype)
+        logits, saved = net.forward(x)
+        loss, dlogits = softmax_cross_entropy(logits, labels)
+        _, grads = net.backward(dlogits * share, saved, need_dx=False)
+        return loss * share, _correct(logits, labels), grads
 
-    def chunk_gradients(chunk: Array) -> tuple[Array, Array, Gradients]:
-        with _quick_ufuncs():
-            x, labels = data.batch(chunk, net.dtype)
-            logits, saved = net.forward(x)
-            loss, dlogits = softmax_cross_entropy(logits, labels)
-            share = len(chunk) / len(index)
-            _, grads = net.backward(dlogits * share, saved, need_dx=False)  # (2)
-            return loss * share, _correct(logits, labels), grads  # (1)
 
-    first, *others = map_(chunk_gradients, _chunks(data, index))
-    loss, correct, total = first
-    for chunk_loss, chunk_correct, grads in others:
-        loss = loss + chunk_loss  # (1)
-        correct = correct + chunk_correct
+@contextlib.contextmanager
+def batch_gradients(
+    net: Layer, data: Dataset, batch_size: int, workers: int | None = None
+) -> Iterator[BatchGradients]:
+    """A function index -> (loss, correct, grads) for batches of up to `batch_size` images, that
+    shares the work out to `workers` processes (all cores if None)."""
+    if net.device == "gpu":
+        yield lambda index: gradients(net, data, index)
+        return
+    most_chunks = math.ceil(batch_size / CHUNK_SIZE)
+    workers = min(_count(workers), most_chunks)
+    weights = _shared(net.params)
+    slots = [_shared(net.params) for _ in range(min(4 * workers, most_chunks))]  # for gradients
+    arrays = iter(weights.values())
+    worker_net = net.map_params(lambda _: next(arrays))
+
+    def work(job: tuple[int, Array, float]) -> tuple[Array, Array]:
+        slot, chunk, share = job
+        loss, correct, grads = gradients(worker_net, data, chunk, share)  # (1), (2)
         for name, grad in grads.items():
-            total[name] += grad  # (2)
-    return loss, correct, total
+            slots[slot][name][...] = grad
+        return loss, correct
+
+    with worker_map(work, workers) as map_:
+
+        def over_the_batch(index: Array) -> tuple[Array, Array, Gradients]:
+            for name, parameter in net.params.items():
+                weights[name][...] = parameter
+            loss, correct = 0.0, 0
+            total = {name: np.zeros_like(weight) for name, weight in weights.items()}
+            chunks = _chunks(index)
+            for first in range(0, len(chunks), len(slots)):
+                jobs = [
+                    (slot, chunk, len(chunk) / len(index))
+                    for slot, chunk in enumerate(chunks[first : first + len(slots)])
+                ]
+                for (slot, _, _), (chunk_loss, chunk_correct) in zip(jobs, map_(jobs)):
+                    loss += chunk_loss  # (1)
+                    correct += chunk_correct
+                    for name, grad in slots[slot].items():
+                        total[name] += grad  # (2)
+            return loss, correct, total
+
+        yield over_the_batch
 
 
-def batch_loss(
-    net: Layer, data: Dataset, index: Array, map_: Callable = map
-) -> tuple[Array, Array]:
-    """(loss, correct) of the images that `index` names, as `batch_gradients` has them."""
+def loss_and_correct(net: Layer, data: Dataset, workers: int | None = None) -> tuple[float, int]:
+    """(mean loss, how many are classified correctly) of all images of `data`."""
 
-    def chunk_loss(chunk: Array) -> tuple[Array, Array]:
+    def work(chunk: Array) -> tuple[Array, Array]:
         with _quick_ufuncs():
             x, labels = data.batch(chunk, net.dtype)
             logits = net(x)
             loss, _ = softmax_cross_entropy(logits, labels)
-            return loss * (len(chunk) / len(index)), _correct(logits, labels)  # (1)
+            return loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
-    losses, corrects = zip(*map_(chunk_loss, _chunks(data, index)))
-    return sum(losses), sum(corrects)  # (1)
+    on_cpu = net.device == "cpu"
+    chunks = _chunks(np.arange(len(data)), CHUNK_SIZE if on_cpu else 4096)
+    with worker_map(work, min(_count(workers), len(chunks)) if on_cpu else 1) as map_:
+        losses, corrects = zip(*map_(chunks))
+    return float(sum(losses)), int(sum(corrects))  # (1)
 
 
-def _chunks(data: Dataset, index: Array) -> list[Array]:
-    size = CHUNK_SIZE if device_of(data.images) == "cpu" else len(index)
+@contextlib.contextmanager
+def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[list], list]]:
+    """A `map` of `work` over a list, on `workers` processes with one BLAS thread each. With one
+    worker it is this process."""
+    _keep_freed_memory()
+    with threadpoolctl.threadpool_limits(1, user_api="blas"), contextlib.ExitStack() as stack:
+        if workers == 1:
+            yield lambda jobs: list(map(work, jobs))
+        elif sys.platform != "linux":
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            yield lambda jobs: list(pool.map(work, jobs))
+        else:
+            pipes = [stack.enter_context(_forked(work)) for _ in range(workers)]
+            yield lambda jobs: _scatter(pipes, jobs)
+
+
+def _count(workers: int | None) -> int:
+    return cores() if workers is None else integer("workers", workers, 1)
+
+
+def _scatter(pipes: list[Connection], jobs: list) -> list:
+    """The results of the jobs, in their order; the k-th worker of n takes every n-th from k on."""
+    for k, pipe in enumerate(pipes):
+        pipe.send(jobs[k :: len(pipes)])
+    results = [None] * len(jobs)
+    try:
+        answers = [pipe.recv() for pipe in pipes]
+    except EOFError:
+        raise RuntimeError("a worker process died; was it short of memory?") from None
+    for k, answer in enumerate(answers):
+        if isinstance(answer, BaseException):
+            raise answer
+        results[k :: len(pipes)] = answer
+    return results
+
+
+@contextlib.contextmanager
+def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
+    """A copy of this process that answers each list of jobs with the list of their results, or
+    with the exception that was raised. It ends when the pipe does."""
+    ours, theirs = multiprocessing.Pipe()
+
+    def serve() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+        ours.close()
+        with contextlib.suppress(EOFError):
+            while True:
+                jobs = theirs.recv()
+                try:
+                    answer = [work(job) for job in jobs]
+                except Exception as error:
+                    answer = error
+                theirs.send(answer)
+
+    process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
+    with warnings.catch_warnings():
+        # Python 3.12 on warns of threads; BLAS has some, and stops and starts them around a fork
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.terminate()
+        process.join()
+        ours.close()
+
+
+def _shared(params: dict[str, Array]) -> dict[str, Array]:
+    """Arrays like the parameters, in memory that forked processes share with this one."""
+    return {
+        name: np.frombuffer(mmap.mmap(-1, p.nbytes), p.dtype).reshape(p.shape)
+        for name, p in params.items()
+    }
+
+
+def _chunks(index: Array, size: int = CHUNK_SIZE) -> list[Array]:
     return [index[first : first + size] for first in range(0, len(index), size)]
 
 

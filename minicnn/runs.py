@@ -27,11 +27,12 @@ CONFIG, HISTORY, WEIGHTS, CURVES = (
 
 
 def check_unused(folder: Path | str) -> None:
-    """Raises ValueError unless `folder` is empty or not there: no run is ever written over."""
+    """Raises ValueError if `folder` is in use: no run is ever written over. One that ended before
+    its first epoch did left only its config, which is no loss."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder, which a run needs")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(path.name != CONFIG for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and a run is never written over")
 
 

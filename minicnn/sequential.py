@@ -85,7 +85,7 @@ class Sequential(Layer):
             grads.update((f"{i}.{name}", grad) for name, grad in layer_grads.items())
         return dy, grads
 
-    def _with_params(self, change: Callable[[Array], Array]) -> "Sequential":
+    def map_params(self, change: Callable[[Array], Array]) -> "Sequential":
         clone = copy.copy(self)
-        clone.layers = tuple(layer._with_params(change) for layer in self.layers)
+        clone.layers = tuple(layer.map_params(change) for layer in self.layers)
         return clone

@@ -13,7 +13,7 @@ from minicnn.checks import integer
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
 from minicnn.optimizers import SGD
-from minicnn.parallel import batch_gradients, batch_loss, worker_map
+from minicnn.parallel import BatchGradients, batch_gradients, loss_and_correct
 
 POINTS_PER_EPOCH = 5
 
@@ -69,17 +69,19 @@ def fit(
 
     optimizer: the course's SGD(lr=0.9) if None
     seed: of the order of the images; epoch e has the order drawn from (seed, e)
-    workers: threads on a CPU, all cores if None; the result is the same for any number
+    workers: processes on a CPU, all cores if None; the result is the same for any number
     progress: a line for each epoch and, in a terminal, a bar
     on_epoch: called with the history after each epoch
 
     Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
-    are then those before the step. (On a GPU, where reading the loss holds up the work, it is read
-    a few times an epoch: the step is named, but later ones have been taken.) Raises ValueError,
-    before any work, for settings out of range and for a network that does not fit the images.
+    are then those before the step. What the last step of an epoch does is seen on `test`. On a
+    GPU, where reading the loss holds up the work, that is done a few times an epoch: the step is
+    named, but later ones have been taken. Raises ValueError, before any work, for settings out of
+    range and for a network that does not fit the images.
     """
     integer("epochs", epochs, 1)
     integer("batch_size", batch_size, 1)
+    integer("seed", seed, 0)
     check_fit(net, train)
     if test is not None:
         check_fit(net, test)
@@ -88,7 +90,7 @@ def fit(
     test = test and test.to(net.device)
     history = History(len(train), net.device)
     with (
-        worker_map(workers) as map_,
+        batch_gradients(net, train, batch_size, workers) as gradients,
         tqdm(
             total=epochs * len(train),
             unit=" images",
@@ -99,7 +101,7 @@ def fit(
         for epoch in range(epochs):
             start = time.perf_counter()
             rng = np.random.default_rng((seed, epoch))
-            _train_epoch(net, train, batch_size, optimizer, rng, map_, history, bar)
+            _train_epoch(net, train, batch_size, optimizer, rng, gradients, history, bar)
             synchronize(net.device)
             history.train_seconds.append(time.perf_counter() - start)
             if test is not None:
@@ -123,7 +125,7 @@ def _train_epoch(
     batch_size: int,
     optimizer: SGD,
     rng: np.random.Generator,
-    map_: Callable,
+    gradients: BatchGradients,
     history: History,
     bar: tqdm,
 ) -> None:
@@ -133,7 +135,7 @@ def _train_epoch(
     every = math.ceil(len(steps) / POINTS_PER_EPOCH)
     unread = []  # reading a number from a GPU holds up its work, so that is put off
     for step, index in enumerate(steps, 1):
-        loss, correct, grads = batch_gradients(net, train, index, map_)
+        loss, correct, grads = gradients(index)
         unread.append((step, loss, correct, len(index)))
         at_point = step % every == 0 or step == len(steps)
         if at_point or history.device == "cpu":
@@ -158,22 +160,15 @@ def _train_epoch(
     history.train_accuracy.append(correct_sum / seen)
 
 
-def evaluate(
-    net: Layer, data: Dataset, *, batch_size: int = 1000, workers: int | None = None
-) -> tuple[float, float]:
+def evaluate(net: Layer, data: Dataset, *, workers: int | None = None) -> tuple[float, float]:
     """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters.
 
     Raises ValueError for a network that does not fit the images.
     """
     check_fit(net, data)
     data = data.to(net.device)
-    loss = correct = 0
-    with worker_map(workers) as map_:
-        for index in batches(len(data), batch_size):
-            batch_mean, batch_correct = batch_loss(net, data, index, map_)
-            loss = loss + batch_mean * len(index)
-            correct = correct + batch_correct
-    return float(loss) / len(data), float(correct) / len(data)
+    loss, correct = loss_and_correct(net, data, workers)
+    return loss, correct / len(data)
 
 
 def estimate_seconds(
@@ -181,11 +176,11 @@ def estimate_seconds(
 ) -> float:
     """How long the training steps of `fit` will take, from the time of one; changes nothing."""
     train = train.to(net.device)
-    index = np.arange(min(batch_size, len(train)))
-    with worker_map(workers) as map_:
+    index = np.arange(min(integer("batch_size", batch_size, 1), len(train)))
+    with batch_gradients(net, train, len(index), workers) as gradients:
         for _ in range(2):  # the first one also warms up
             start = time.perf_counter()
-            batch_gradients(net, train, index, map_)
+            gradients(index)
             synchronize(net.device)
             seconds = time.perf_counter() - start
     return seconds * epochs * len(train) / len(index)

@@ -92,15 +92,15 @@ FAULTY = {
     ),
     "driver too old": (
         fake_cupy(fail(RuntimeError("cudaErrorInsufficientDriver")), runtime=13010),
-        r"supports CUDA 12 but .* for CUDA 13; update the driver, or .*'minicnn\[cuda12\]'",
+        r"supports CUDA 12 but .* for CUDA 13; update the driver, or install",
     ),
     "no kernel compiler": (
         fake_cupy(fail(OSError("libnvrtc.so.13 not found")), driver=13020, runtime=13010),
-        r"OSError: libnvrtc.so.13 not found.*missing: pip install 'minicnn\[cuda13\]'",
+        r"OSError: libnvrtc.so.13 not found.*missing: pip install 'cupy-cuda13x\[ctk\]'",
     ),
     "no cuBLAS": (
         fake_cupy(lambda shape, dtype: np.ones(shape, dtype).view(NoProduct)),
-        r"RuntimeError: libcublas.so.12 not found.*missing: pip install 'minicnn\[cuda12\]'",
+        r"RuntimeError: libcublas.so.12 not found.*missing: pip install 'cupy-cuda12x\[ctk\]'",
     ),
     "memory full": (fake_cupy(fail(MemoryError("7 of 8 GB"))), r"full \(7 of 8 GB\); stop what"),
     "wrong product": (fake_cupy(np.zeros), "a 2x2 matrix product came out wrong"),

@@ -171,7 +171,9 @@ def test_a_new_run_gets_a_folder_with_its_config(tmp_path, monkeypatch):
 
 
 def test_a_run_is_never_written_over(tmp_path):
+    new_run(tmp_path, {"a": 0})  # ends before its first epoch does
     new_run(tmp_path, {"a": 1})
+    save_weights(lenet(), tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=f"{tmp_path} is not empty"):
         new_run(tmp_path, {"a": 2})
     assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1}

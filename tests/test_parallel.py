@@ -1,16 +1,19 @@
-"""One batch in chunks on several threads: the same numbers as at once on one."""
+"""One batch in chunks on several processes: the same numbers as at once in one."""
 
 import contextlib
 import ctypes
-import threading
+import dataclasses
+import multiprocessing
+import os
+import sys
 import time
 
 import numpy as np
 import pytest
 import threadpoolctl
 
-from minicnn import parallel, reference
-from minicnn.parallel import CHUNK_SIZE, batch_gradients, batch_loss, worker_map
+from minicnn import SGD, parallel, reference
+from minicnn.parallel import CHUNK_SIZE, batch_gradients, loss_and_correct, worker_map
 
 
 def blas_threads():
@@ -32,53 +35,86 @@ def test_chunks_add_up_to_the_whole_batch(n, new_net, small_digits):
     _, expected = net.backward(dlogits, saved)
     expected_correct = (logits.argmax(axis=1) == train.labels[index]).sum()
 
-    loss, correct, grads = batch_gradients(net, train, index)
+    with batch_gradients(net, train, n, workers=1) as gradients:
+        loss, correct, grads = gradients(index)
     assert correct == expected_correct
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
     assert grads.keys() == expected.keys()
     for name, grad in grads.items():
         np.testing.assert_allclose(grad, expected[name], rtol=1e-12, atol=1e-14, err_msg=name)
-    assert batch_loss(net, train, index) == (loss, correct)
+    part = dataclasses.replace(train, images=train.images[index], labels=train.labels[index])
+    assert loss_and_correct(net, part, workers=1) == (pytest.approx(loss, rel=1e-12), correct)
 
 
-def test_any_number_of_workers_gives_the_same_bits(new_net, small_digits):
+@pytest.mark.parametrize("platform", ["linux", "elsewhere"])
+def test_any_number_of_workers_gives_the_same_bits(platform, new_net, small_digits, monkeypatch):
+    """Also when the weights change between batches, and when a batch has more chunks than there
+    is room for at once."""
+    monkeypatch.setattr(sys, "platform", platform)
     train, _ = small_digits
-    net, index = new_net(), np.arange(10 * CHUNK_SIZE + 1) % len(train)
     results = []
     for workers in (1, 2, 3, 3):
-        with worker_map(workers) as map_:
-            loss, correct, grads = batch_gradients(net, train, index, map_)
-            assert batch_loss(net, train, index, map_) == (loss, correct)
-            results.append((loss, correct, {name: g.tobytes() for name, g in grads.items()}))
+        net, index = new_net(), np.arange(10 * CHUNK_SIZE + 1) % len(train)
+        with batch_gradients(net, train, len(index), workers) as gradients:
+            steps = []
+            for part in (index, index[: CHUNK_SIZE + 5], index):
+                loss, correct, grads = gradients(part)
+                steps.append((loss, correct, {name: g.tobytes() for name, g in grads.items()}))
+                SGD(0.1).step(net.params, grads)
+        results.append((steps, loss_and_correct(net, train, workers)))
+    assert results[0][0][0] != results[0][0][2]
     assert results.count(results[0]) == len(results)
 
 
-def test_results_come_in_order_however_long_each_takes():
+@pytest.mark.parametrize("platform", ["linux", "elsewhere"])
+def test_results_come_in_order_however_long_each_takes(platform, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+
     def wait(seconds):
         time.sleep(seconds)
         return seconds
 
-    with worker_map(2) as map_:
-        assert list(map_(wait, [0.1, 0, 0.05, 0])) == [0.1, 0, 0.05, 0]
+    with worker_map(wait, 2) as map_:
+        assert map_([0.1, 0, 0.05, 0]) == [0.1, 0, 0.05, 0]
+        assert map_([0.05]) == [0.05]
 
 
-@pytest.mark.parametrize("workers, cores", [(2, 1), (3, 1), (None, 1), (None, 3)])
-def test_so_many_threads_work_at_once_and_no_more(workers, cores, monkeypatch):
-    """Each of them waits until all are there; for one more they wait in vain."""
-    monkeypatch.setattr(parallel, "cores", lambda: cores)
-    n = workers or cores
-    all_there, one_more = threading.Barrier(n, timeout=10), threading.Barrier(n + 1, timeout=0.1)
-    with worker_map(workers) as map_:
-        assert sorted(map_(lambda _: all_there.wait(), range(n))) == list(range(n))
-        with pytest.raises(threading.BrokenBarrierError):
-            list(map_(lambda _: one_more.wait(), range(n + 1)))
+def test_so_many_processes_work_and_end_with_the_block(monkeypatch):
+    with worker_map(lambda _: (time.sleep(0.05), os.getpid())[1], 3) as map_:
+        workers = set(map_(range(9)))
+        assert len(workers) == 3 and os.getpid() not in workers
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+def test_one_worker_is_this_process():
+    with worker_map(lambda _: os.getpid(), 1) as map_:
+        assert map_([None]) == [os.getpid()]
+
+
+def test_all_cores_work_unless_told_otherwise(new_net, small_digits, monkeypatch):
+    asked = []
+    real = parallel.worker_map
+    monkeypatch.setattr(parallel, "cores", lambda: 3)
+    monkeypatch.setattr(parallel, "worker_map", lambda work, n: (asked.append(n), real(work, 1))[1])
+    for workers in (None, 2, 7):
+        with batch_gradients(new_net(), small_digits[0], 4 * CHUNK_SIZE, workers):
+            pass
+        loss_and_correct(new_net(), small_digits[0][: 4 * CHUNK_SIZE], workers)
+    assert asked == [3, 3, 2, 2, 4, 4]
+
+
+def test_a_worker_that_dies_is_missed():
+    with worker_map(lambda _: os._exit(1), 2) as map_:
+        with pytest.raises(RuntimeError, match="a worker process died"):
+            map_([1, 2])
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
-def test_a_number_of_workers_that_makes_no_sense(workers):
+def test_a_number_of_workers_that_makes_no_sense(workers, new_net, small_digits):
     with pytest.raises(ValueError, match=f"workers must be an integer >= 1, got {workers}"):
-        with worker_map(workers):
-            pass
+        loss_and_correct(new_net(), small_digits[0], workers)
 
 
 class Fault(Exception):
@@ -88,32 +124,39 @@ class Fault(Exception):
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_exception_comes_out_and_all_settings_are_restored(
-    workers, fails, new_net, small_digits
+    workers, fails, new_net, small_digits, monkeypatch
 ):
     train, _ = small_digits
     net = new_net()
-    inside = []
 
     def forward(x):
-        inside.append((blas_threads(), np.geterr()["over"], np.getbufsize()))
+        assert set(blas_threads()) == {1}
+        assert np.geterr()["over"] == "ignore" and np.getbufsize() < before[2]
         if fails and len(x) < CHUNK_SIZE:
             raise Fault
         return type(net).forward(net, x)
 
+    monkeypatch.setattr(type(net), "map_params", lambda self, change: self)
     net.forward = forward
     with (
         threadpoolctl.threadpool_limits(2, user_api="blas"),
         np.errstate(over="raise", under="warn"),
     ):
-        before = blas_threads(), np.geterr(), np.getbufsize(), threading.active_count()
+        before = (
+            blas_threads(),
+            np.geterr(),
+            np.getbufsize(),
+            len(multiprocessing.active_children()),
+        )
         with pytest.raises(Fault) if fails else contextlib.nullcontext():
-            with worker_map(workers) as map_:
-                batch_gradients(net, train, np.arange(CHUNK_SIZE + 1), map_)
-        assert (blas_threads(), np.geterr(), np.getbufsize(), threading.active_count()) == before
-    assert len(inside) == 2
-    for threads, over, bufsize in inside:
-        assert set(threads) == {1}
-        assert over == "ignore" and bufsize < before[2]
+            with batch_gradients(net, train, CHUNK_SIZE + 1, workers) as gradients:
+                gradients(np.arange(CHUNK_SIZE + 1))
+        assert (
+            blas_threads(),
+            np.geterr(),
+            np.getbufsize(),
+            len(multiprocessing.active_children()),
+        ) == before
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError])
@@ -122,5 +165,5 @@ def test_a_machine_without_glibc_works_too(error, monkeypatch):
         raise error(name)
 
     monkeypatch.setattr(ctypes, "CDLL", no_glibc)
-    with worker_map(1) as map_:
-        assert list(map_(abs, [-1])) == [1]
+    with worker_map(abs, 1) as map_:
+        assert map_([-1]) == [1]

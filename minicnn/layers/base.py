@@ -65,12 +65,12 @@ class Layer:
         """The same layer with parameters of `dtype`, a float type; the arrays are copies."""
         if not np.issubdtype(dtype, np.floating):
             raise ValueError(f"parameters must be floats, got dtype {dtype}")
-        return self._with_params(lambda parameter: parameter.astype(dtype))
+        return self.map_params(lambda parameter: parameter.astype(dtype))
 
     def to(self, device: str) -> "Layer":
         """The same layer with parameters on `device`, `"cpu"` or `"gpu"`."""
         device = choose_device(device)
-        return self._with_params(lambda parameter: to_device(parameter, device))
+        return self.map_params(lambda parameter: to_device(parameter, device))
 
     @property
     def device(self) -> str:
@@ -101,7 +101,8 @@ class Layer:
         for name, parameter in own.items():
             parameter[...] = to_device(params[name], device_of(parameter))
 
-    def _with_params(self, change: Callable[[Array], Array]) -> "Layer":
+    def map_params(self, change: Callable[[Array], Array]) -> "Layer":
+        """The same layer with `change(p)` in the place of each parameter p."""
         clone = copy.copy(self)
         clone.params = {name: change(parameter) for name, parameter in self.params.items()}
         return clone
