@@ -25,7 +25,7 @@ Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learn
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minicnn.backend import Array, array_module
 from minicnn.checks import Pair, Shape
@@ -48,17 +48,23 @@ def im2col(windows: Array) -> Array:
 
 @dataclass(frozen=True)
 class Window:
-    """The geometry of a sliding window; each field is (height, width), in pixels."""
+    """The geometry of a sliding window; each field is (height, width), in pixels. `span` is what
+    one window covers of the padded image."""
 
     kernel: Pair
     stride: Pair
     padding: Pair
     dilation: Pair = (1, 1)
+    span: Pair = field(init=False)
+
+    def __post_init__(self) -> None:
+        span = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel))
+        object.__setattr__(self, "span", span)
 
     def output_size(self, size: Pair) -> Pair:
         """(OH, OW) for an image of `size` (H, W). Raises ValueError if no window fits."""
         for axis, h, padding, d, k, span in zip(
-            ("height", "width"), size, self.padding, self.dilation, self.kernel, self._span()
+            ("height", "width"), size, self.padding, self.dilation, self.kernel, self.span
         ):
             if h + 2 * padding < span:
                 raise ValueError(
@@ -109,7 +115,7 @@ class Window:
 
     def slab(self, padded: Array, rows: slice) -> Array:
         """The part of padded, a view, that the windows of these output rows see."""
-        sh, span = self.stride[0], self._span()[0]
+        sh, span = self.stride[0], self.span[0]
         return padded[:, rows.start * sh : (rows.stop - 1) * sh + span]
 
     def col2im(self, columns: Array, padded: Array) -> None:
@@ -126,18 +132,12 @@ class Window:
         else:
             (dh, dw), sw = self.dilation, self.stride[1]
             for j in range(kw):
-                row_taps = padded[
-                    :, : self._span()[0] : dh, j * dw : j * dw + (ow - 1) * sw + 1 : sw
-                ]
+                row_taps = padded[:, : self.span[0] : dh, j * dw : j * dw + (ow - 1) * sw + 1 : sw]
                 row_taps += columns[:, :, j, 0]  # (4)
-
-    def _span(self) -> Pair:
-        """How many rows and columns of the padded image one window covers."""
-        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel))
 
     def _outputs(self, padded_size: Pair) -> Pair:
         return tuple(
-            (h - span) // s + 1 for h, span, s in zip(padded_size, self._span(), self.stride)
+            (h - span) // s + 1 for h, span, s in zip(padded_size, self.span, self.stride)
         )  # (1)
 
     def arguments(self, default_stride: Pair = (1, 1)) -> str:

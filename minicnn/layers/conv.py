@@ -107,15 +107,15 @@ class Conv2D(Layer):
     def forward(self, x: Array) -> tuple[Array, Array]:
         check_float(self, x)
         n, o, oh, ow = self.output_shape(x.shape)
-        weight, bias = self._weight(x.dtype), self.params.get("bias")
+        weight = self._weight(x.dtype)
+        bias = self.params["bias"][:, None, None, None] if "bias" in self.params else 0
         windows = self.window.view(self.window.pad(x))  # (C, KH, KW, OH, OW, N)
-        y = array_module(x).empty((o, oh, ow, n), x.dtype)
+        xp = array_module(x)
+        y = xp.empty((o, oh, ow, n), x.dtype)
         for rows in _row_blocks(windows):
             columns = im2col(windows[:, :, :, rows]).reshape(self.groups, weight.shape[2], -1)
             y_rows = y[:, rows]
-            y_rows[...] = (weight @ columns).reshape(y_rows.shape)  # (1)
-            if bias is not None:
-                y_rows += bias[:, None, None, None]  # (1)
+            xp.add((weight @ columns).reshape(y_rows.shape), bias, out=y_rows)  # (1)
         return batch_first(y), x
 
     def backward(
@@ -129,17 +129,16 @@ class Conv2D(Layer):
         xp = array_module(x)
         dpadded = xp.zeros_like(padded) if need_dx else None
         dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
-        dbias = xp.zeros((self.groups, weight.shape[1]), x.dtype)
         for rows in _row_blocks(windows):
             columns = im2col(windows[:, :, :, rows])
-            dy_rows = dy[:, rows].reshape(*dbias.shape, -1)
+            dy_rows = dy[:, rows].reshape(*weight.shape[:2], -1)
             dweight += columns.reshape(*dweight.shape[:2], -1) @ dy_rows.transpose(0, 2, 1)  # (2)
-            dbias += dy_rows.sum(axis=2)  # (5)
             if need_dx:
                 dcolumns = (weight.transpose(0, 2, 1) @ dy_rows).reshape(columns.shape)  # (3)
                 self.window.col2im(dcolumns, self.window.slab(dpadded, rows))  # (4)
-        grads = {"weight": dweight.transpose(0, 2, 1), "bias": dbias}
-        grads = {name: grads[name].reshape(p.shape) for name, p in self.params.items()}
+        grads = {"weight": dweight.transpose(0, 2, 1).reshape(self.params["weight"].shape)}
+        if "bias" in self.params:
+            grads["bias"] = dy.sum(axis=(1, 2, 3))  # (5)
         return (self.window.unpad(dpadded) if need_dx else None), grads  # (4)
 
     def _weight(self, dtype: np.dtype) -> Array:
