@@ -23,6 +23,7 @@ from minicnn.datasets import (
 from minicnn.losses import softmax
 from minicnn.models import MODELS
 from minicnn.optimizers import SGD
+from minicnn.parallel import worker_count
 from minicnn.training import estimate_seconds, evaluate, fit
 
 IMAGES = (1, 1, 28, 28)
@@ -86,10 +87,14 @@ def train(args: argparse.Namespace) -> None:
         "seed": args.seed,
     }
     folder = runs.new_run(args.out, config)
+    place = f"the {device}"
+    if device == "cpu":
+        count = worker_count(net, args.batch_size, args.workers)
+        place += f" with {_number(count, 'worker')}"
     parameters = sum(parameter.size for parameter in net.params.values())
     print(
         f"{name}, {parameters:,} parameters, on {train_set.name} "
-        f"({len(train_set):,} images to train, {len(test_set):,} to test), on the {device}\n"
+        f"({len(train_set):,} images to train, {len(test_set):,} to test), on {place}\n"
         f"{_number(args.epochs, 'epoch')}, batch {args.batch_size}, lr {lr:g}, momentum "
         f"{args.momentum:g}, weight decay {args.weight_decay:g}, seed {args.seed}\n"
         f"about {_duration(seconds)}, going by one step; results go to {folder}",

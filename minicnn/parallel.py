@@ -7,7 +7,7 @@ The loss is a mean over the n images of the batch, so with n_c images in chunk c
 
 Each chunk goes forward and back through the whole network before its core takes the next one.
 Chunks are cut and added up in the same way for any number of workers, so the result is the same,
-bit for bit. A GPU takes the batch whole.
+bit for bit. A GPU takes the batch whole, and so does a network with a layer that needs it whole.
 
 Workers are forked processes: calls into NumPy take about 10 microseconds each here, and threads
 spend as long on handing the interpreter's lock to each other. Weights and gradients pass through
@@ -16,16 +16,18 @@ memory that all of them share. Only Linux forks safely; elsewhere the workers ar
 
 import contextlib
 import ctypes
-import math
 import mmap
 import multiprocessing
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,14 +40,27 @@ from minicnn.layers.base import Gradients, Layer
 from minicnn.losses import softmax_cross_entropy
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of a core, in so many microseconds
 
 BatchGradients = Callable[[Array], tuple[Array, Array, Gradients]]
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    """How many cores this process may use: those it is bound to, and no more than its control
+    group has time for."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only, as is the file
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control groups, or a quota of "max"
+        return count
+
+
+def worker_count(net: Layer, images: int, workers: int | None) -> int:
+    """How many workers share `images` images: as many as there are chunks, up to `workers`."""
+    workers = cores() if workers is None else integer("workers", workers, 1)
+    return min(workers, len(_chunks(net, np.arange(images))))
 
 
 def gradients(
@@ -67,13 +82,12 @@ def batch_gradients(
 ) -> Iterator[BatchGradients]:
     """A function index -> (loss, correct, grads) for batches of up to `batch_size` images, that
     shares the work out to `workers` processes (all cores if None)."""
+    workers = worker_count(net, batch_size, workers)
     if net.device == "gpu":
         yield lambda index: gradients(net, data, index)
         return
-    most_chunks = math.ceil(batch_size / CHUNK_SIZE)
-    workers = min(_count(workers), most_chunks)
     weights = _shared(net.params)
-    slots = [_shared(net.params) for _ in range(min(4 * workers, most_chunks))]  # for gradients
+    slots = [_shared(net.params) for _ in range(4 * workers)]  # for the gradients of chunks
     arrays = iter(weights.values())
     worker_net = net.map_params(lambda _: next(arrays))
 
@@ -91,7 +105,7 @@ def batch_gradients(
                 weights[name][...] = parameter
             loss, correct = 0.0, 0
             total = {name: np.zeros_like(weight) for name, weight in weights.items()}
-            chunks = _chunks(index)
+            chunks = _chunks(net, index)
             for first in range(0, len(chunks), len(slots)):
                 jobs = [
                     (slot, chunk, len(chunk) / len(index))
@@ -117,10 +131,8 @@ def loss_and_correct(net: Layer, data: Dataset, workers: int | None = None) -> t
             loss, _ = softmax_cross_entropy(logits, labels)
             return loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
-    on_cpu = net.device == "cpu"
-    chunks = _chunks(np.arange(len(data)), CHUNK_SIZE if on_cpu else 4096)
-    with worker_map(work, min(_count(workers), len(chunks)) if on_cpu else 1) as map_:
-        losses, corrects = zip(*map_(chunks))
+    with worker_map(work, worker_count(net, len(data), workers)) as map_:
+        losses, corrects = zip(*map_(_chunks(net, np.arange(len(data)))))
     return float(sum(losses)), int(sum(corrects))  # (1)
 
 
@@ -140,8 +152,12 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
             yield lambda jobs: _scatter(pipes, jobs)
 
 
-def _count(workers: int | None) -> int:
-    return cores() if workers is None else integer("workers", workers, 1)
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker raised; a traceback does not pass through a pipe, but its text does."""
+
+    error: Exception
+    traceback: str
 
 
 def _scatter(pipes: list[Connection], jobs: list) -> list:
@@ -154,8 +170,8 @@ def _scatter(pipes: list[Connection], jobs: list) -> list:
     except EOFError:
         raise RuntimeError("a worker process died; was it short of memory?") from None
     for k, answer in enumerate(answers):
-        if isinstance(answer, BaseException):
-            raise answer
+        if isinstance(answer, _Failure):
+            raise answer.error from RuntimeError(f"in a worker process:\n{answer.traceback}")
         results[k :: len(pipes)] = answer
     return results
 
@@ -175,7 +191,7 @@ def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
                 try:
                     answer = [work(job) for job in jobs]
                 except Exception as error:
-                    answer = error
+                    answer = _Failure(error, traceback.format_exc())
                 theirs.send(answer)
 
     process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
@@ -200,7 +216,9 @@ def _shared(params: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def _chunks(index: Array, size: int = CHUNK_SIZE) -> list[Array]:
+def _chunks(net: Layer, index: Array) -> list[Array]:
+    whole = net.device == "gpu" or net.whole_batch
+    size = len(index) if whole else CHUNK_SIZE
     return [index[first : first + size] for first in range(0, len(index), size)]
 
 

@@ -39,6 +39,10 @@ class Sequential(Layer):
             for name, parameter in layer.params.items()
         }
 
+    @property
+    def whole_batch(self) -> bool:
+        return any(layer.whole_batch for layer in self.layers)
+
     def __repr__(self) -> str:
         return "Sequential(\n" + "".join(f"  {layer!r},\n" for layer in self.layers) + ")"
 

@@ -12,7 +12,22 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from minicnn import SGD, parallel, reference
+from minicnn import (
+    SGD,
+    AvgPool2D,
+    Conv2D,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    lenet,
+    parallel,
+    reference,
+)
 from minicnn.parallel import CHUNK_SIZE, batch_gradients, loss_and_correct, worker_map
 
 
@@ -24,24 +39,54 @@ def blas_threads():
     ]
 
 
+class Centred(Layer):
+    """Features minus their mean over the batch: y[n] = x[n] - 1/N * sum of x over the batch."""
+
+    whole_batch = True
+
+    def forward(self, x):
+        return x - x.mean(axis=0), None
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy - dy.mean(axis=0), {}
+
+
+def net_of_all_layers(rng):
+    return Sequential(
+        Conv2D(1, 4, (5, 3), stride=(2, 1), padding=1, dilation=(1, 2), rng=rng),
+        Tanh(),
+        MaxPool2D(3, stride=2, padding=1),
+        Conv2D(4, 6, 3, groups=2, bias=False, rng=rng),
+        ReLU(),
+        AvgPool2D(2, padding=1, count_include_pad=False),
+        Flatten(),
+        Linear(108, 10, rng=rng),
+    )
+
+
+def net_of_the_whole_batch(rng):
+    return Sequential(Flatten(), Linear(784, 10, rng=rng), Centred(), Sigmoid())
+
+
+@pytest.mark.parametrize("build", [lenet, net_of_all_layers, net_of_the_whole_batch])
 @pytest.mark.parametrize("n", [1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 3 * CHUNK_SIZE + 7])
-def test_chunks_add_up_to_the_whole_batch(n, new_net, small_digits):
+def test_chunks_add_up_to_the_whole_batch(n, build, small_digits):
     """Loss and gradients of a network taken by hand over all images at once, in float64."""
     train, _ = small_digits
-    net = new_net().astype(np.float64)
+    net = build(np.random.default_rng(0)).astype(np.float64)
     index = np.random.default_rng(n).integers(0, len(train), n)
     logits, saved = net.forward(train.images[index] / 255)
     expected_loss, dlogits = reference.softmax_cross_entropy(logits, train.labels[index])
     _, expected = net.backward(dlogits, saved)
     expected_correct = (logits.argmax(axis=1) == train.labels[index]).sum()
 
-    with batch_gradients(net, train, n, workers=1) as gradients:
+    with batch_gradients(net, train, n, workers=2) as gradients:
         loss, correct, grads = gradients(index)
     assert correct == expected_correct
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
     assert grads.keys() == expected.keys()
     for name, grad in grads.items():
-        np.testing.assert_allclose(grad, expected[name], rtol=1e-12, atol=1e-14, err_msg=name)
+        np.testing.assert_allclose(grad, expected[name], rtol=1e-12, atol=1e-13, err_msg=name)
     part = dataclasses.replace(train, images=train.images[index], labels=train.labels[index])
     assert loss_and_correct(net, part, workers=1) == (pytest.approx(loss, rel=1e-12), correct)
 
@@ -157,6 +202,29 @@ def test_an_exception_comes_out_and_all_settings_are_restored(
             np.getbufsize(),
             len(multiprocessing.active_children()),
         ) == before
+
+
+def test_an_exception_in_a_worker_shows_where_it_was_raised():
+    def divide(x):
+        return 1 / x
+
+    with worker_map(divide, 2) as map_:
+        with pytest.raises(ZeroDivisionError) as caught:
+            map_([1, 0])
+        assert "return 1 / x" in str(caught.value.__cause__)
+        assert map_([2, 4]) == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("max 100000", 3), ("200000 100000", 2), ("900000 100000", 3), ("50000 100000", 1), (None, 3)],
+)
+def test_cores_are_those_that_may_be_used(text, expected, tmp_path, monkeypatch):
+    if text:
+        (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(parallel, "CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5})
+    assert parallel.cores() == expected
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError])

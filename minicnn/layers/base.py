@@ -34,6 +34,8 @@ class Layer:
     """
 
     params: dict[str, Array]
+    whole_batch = False
+    """Whether y depends on which images are in a batch together; then it is not cut into chunks."""
 
     def __init__(self) -> None:
         self.params = {}

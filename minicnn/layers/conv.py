@@ -112,7 +112,7 @@ class Conv2D(Layer):
         windows = self.window.view(self.window.pad(x))  # (C, KH, KW, OH, OW, N)
         xp = array_module(x)
         y = xp.empty((o, oh, ow, n), x.dtype)
-        for rows in _row_blocks(windows):
+        for rows in _row_blocks(windows, weight):
             columns = im2col(windows[:, :, :, rows]).reshape(self.groups, weight.shape[2], -1)
             y_rows = y[:, rows]
             xp.add((weight @ columns).reshape(y_rows.shape), bias, out=y_rows)  # (1)
@@ -129,7 +129,7 @@ class Conv2D(Layer):
         xp = array_module(x)
         dpadded = xp.zeros_like(padded) if need_dx else None
         dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
-        for rows in _row_blocks(windows):
+        for rows in _row_blocks(windows, weight):
             columns = im2col(windows[:, :, :, rows])
             dy_rows = dy[:, rows].reshape(*weight.shape[:2], -1)
             dweight += columns.reshape(*dweight.shape[:2], -1) @ dy_rows.transpose(0, 2, 1)  # (2)
@@ -147,10 +147,11 @@ class Conv2D(Layer):
         return weight.reshape(self.groups, self.out_channels // self.groups, -1)
 
 
-def _row_blocks(windows: Array) -> Iterator[slice]:
+def _row_blocks(windows: Array, weight: Array) -> Iterator[slice]:
     """Cuts the output rows of windows (C, KH, KW, OH, OW, N) into blocks whose columns stay in the
-    cache."""
+    cache, but are large beside the weight, whose gradient each block adds to."""
     oh = windows.shape[3]
     row_bytes = max(1, windows.nbytes // oh)
-    size = int(max(1, min(oh, scratch_bytes(windows) // row_bytes)))
+    block_bytes = max(scratch_bytes(windows), 4 * weight.nbytes)
+    size = int(max(1, min(oh, block_bytes // row_bytes)))
     return (slice(first, min(first + size, oh)) for first in range(0, oh, size))
