@@ -68,7 +68,8 @@ def test_train_says_what_it_does_and_writes_the_run(trained):
         f"test acc {history['test_accuracy'][0]:.3f}"
     )
     expected = [
-        r"lenet-relu, 61,706 parameters, on digits \(6,000 images .* 1,000 to test\), on the cpu with \d+ workers?",
+        r"lenet-relu, 61,706 parameters, on digits \(6,000 images .* 1,000 to test\), "
+        r"on the cpu with \d+ workers?",
         r"1 epochs?, batch 32, lr 0\.1, momentum 0, weight decay 0, seed 0",
         rf"about \d+ seconds?, .* {folder}",
         f"epoch 1/1: {scores}",
