@@ -8,7 +8,7 @@ import threadpoolctl
 import minicnn
 from minicnn.backend import gpu_problem
 from minicnn.datasets.sources import FASHION_MNIST, MNIST, find
-from minicnn.parallel import cores
+from minicnn.workers import cores
 
 PACKAGES = ("numpy", "threadpoolctl", "safetensors", "pooch", "tqdm", "matplotlib", "Pillow")
 

@@ -9,52 +9,25 @@ Each chunk goes forward and back through the whole network before its core takes
 Chunks are cut and added up in the same way for any number of workers, so the result is the same,
 bit for bit. A GPU takes the batch whole, and so does a network with a layer that needs it whole.
 
-Workers are forked processes: calls into NumPy take about 10 microseconds each here, and threads
-spend as long on handing the interpreter's lock to each other. Weights and gradients pass through
-memory that all of them share. Only Linux forks safely; elsewhere the workers are threads.
+Weights and gradients pass through memory that all workers share.
 """
 
 import contextlib
-import ctypes
 import mmap
-import multiprocessing
-import os
-import signal
-import sys
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from minicnn.backend import Array
 from minicnn.checks import integer
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Gradients, Layer
 from minicnn.losses import softmax_cross_entropy
+from minicnn.workers import cores, worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of a core, in so many microseconds
 
 BatchGradients = Callable[[Array], tuple[Array, Array, Gradients]]
-
-
-def cores() -> int:
-    """How many cores this process may use: those it is bound to, and no more than its control
-    group has time for."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only, as is the file
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = CPU_MAX.read_text().split()
-        return max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):  # no control groups, or a quota of "max"
-        return count
 
 
 def worker_count(net: Layer, images: int, workers: int | None) -> int:
@@ -68,12 +41,11 @@ def gradients(
 ) -> tuple[Array, Array, Gradients]:
     """(share * loss, correct, share * dloss/dparam) of the images that `index` names: the loss is
     their mean, `correct` how many are classified correctly. Numbers stay on the device."""
-    with _quick_ufuncs():
-        x, labels = data.batch(index, net.dtype)
-        logits, saved = net.forward(x)
-        loss, dlogits = softmax_cross_entropy(logits, labels)
-        _, grads = net.backward(dlogits * share, saved, need_dx=False)
-        return loss * share, _correct(logits, labels), grads
+    x, labels = data.batch(index, net.dtype)
+    logits, saved = net.forward(x)
+    loss, dlogits = softmax_cross_entropy(logits, labels)
+    _, grads = net.backward(dlogits * share, saved, need_dx=False)
+    return loss * share, _correct(logits, labels), grads
 
 
 @contextlib.contextmanager
@@ -125,87 +97,14 @@ def loss_and_correct(net: Layer, data: Dataset, workers: int | None = None) -> t
     """(mean loss, how many are classified correctly) of all images of `data`."""
 
     def work(chunk: Array) -> tuple[Array, Array]:
-        with _quick_ufuncs():
-            x, labels = data.batch(chunk, net.dtype)
-            logits = net(x)
-            loss, _ = softmax_cross_entropy(logits, labels)
-            return loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
+        x, labels = data.batch(chunk, net.dtype)
+        logits = net(x)
+        loss, _ = softmax_cross_entropy(logits, labels)
+        return loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
     with worker_map(work, worker_count(net, len(data), workers)) as map_:
         losses, corrects = zip(*map_(_chunks(net, np.arange(len(data)))))
     return float(sum(losses)), int(sum(corrects))  # (1)
-
-
-@contextlib.contextmanager
-def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[list], list]]:
-    """A `map` of `work` over a list, on `workers` processes with one BLAS thread each. With one
-    worker it is this process."""
-    _keep_freed_memory()
-    with threadpoolctl.threadpool_limits(1, user_api="blas"), contextlib.ExitStack() as stack:
-        if workers == 1:
-            yield lambda jobs: list(map(work, jobs))
-        elif sys.platform != "linux":
-            pool = stack.enter_context(ThreadPoolExecutor(workers))
-            yield lambda jobs: list(pool.map(work, jobs))
-        else:
-            pipes = [stack.enter_context(_forked(work)) for _ in range(workers)]
-            yield lambda jobs: _scatter(pipes, jobs)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What a worker raised; a traceback does not pass through a pipe, but its text does."""
-
-    error: Exception
-    traceback: str
-
-
-def _scatter(pipes: list[Connection], jobs: list) -> list:
-    """The results of the jobs, in their order; the k-th worker of n takes every n-th from k on."""
-    for k, pipe in enumerate(pipes):
-        pipe.send(jobs[k :: len(pipes)])
-    results = [None] * len(jobs)
-    try:
-        answers = [pipe.recv() for pipe in pipes]
-    except EOFError:
-        raise RuntimeError("a worker process died; was it short of memory?") from None
-    for k, answer in enumerate(answers):
-        if isinstance(answer, _Failure):
-            raise answer.error from RuntimeError(f"in a worker process:\n{answer.traceback}")
-        results[k :: len(pipes)] = answer
-    return results
-
-
-@contextlib.contextmanager
-def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
-    """A copy of this process that answers each list of jobs with the list of their results, or
-    with the exception that was raised. It ends when the pipe does."""
-    ours, theirs = multiprocessing.Pipe()
-
-    def serve() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
-        ours.close()
-        with contextlib.suppress(EOFError):
-            while True:
-                jobs = theirs.recv()
-                try:
-                    answer = [work(job) for job in jobs]
-                except Exception as error:
-                    answer = _Failure(error, traceback.format_exc())
-                theirs.send(answer)
-
-    process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
-    with warnings.catch_warnings():
-        # Python 3.12 on warns of threads; BLAS has some, and stops and starts them around a fork
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        process.terminate()
-        process.join()
-        ours.close()
 
 
 def _shared(params: dict[str, Array]) -> dict[str, Array]:
@@ -224,27 +123,3 @@ def _chunks(net: Layer, index: Array) -> list[Array]:
 
 def _correct(logits: Array, labels: Array) -> Array:
     return (logits.argmax(axis=1) == labels).sum()
-
-
-@contextlib.contextmanager
-def _quick_ufuncs() -> Iterator[None]:
-    """NumPy works through small strided arrays by way of a buffer of 8,192 entries, three times
-    slower than without; a smaller buffer leaves that out. Overflow is found in the loss, so no
-    warning is due. Both settings hold for this thread, in this block."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.setbufsize(1024)
-        yield
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to keep freed arrays for the next ones; by default those of hundreds of
-    kilobytes go back to the system, which has to clear them again before each use. This holds for
-    the whole process, from here on."""
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return  # no glibc, no such trouble
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-    if mallopt(m_mmap_threshold, 32 << 20):  # the most that every glibc takes
-        mallopt(m_trim_threshold, 1 << 30)
-        mallopt(m_top_pad, 64 << 20)

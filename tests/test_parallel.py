@@ -27,8 +27,10 @@ from minicnn import (
     lenet,
     parallel,
     reference,
+    workers,
 )
-from minicnn.parallel import CHUNK_SIZE, batch_gradients, loss_and_correct, worker_map
+from minicnn.parallel import CHUNK_SIZE, batch_gradients, loss_and_correct
+from minicnn.workers import worker_map
 
 
 def blas_threads():
@@ -98,15 +100,15 @@ def test_any_number_of_workers_gives_the_same_bits(platform, new_net, small_digi
     monkeypatch.setattr(sys, "platform", platform)
     train, _ = small_digits
     results = []
-    for workers in (1, 2, 3, 3):
+    for count in (1, 2, 3, 3):
         net, index = new_net(), np.arange(10 * CHUNK_SIZE + 1) % len(train)
-        with batch_gradients(net, train, len(index), workers) as gradients:
+        with batch_gradients(net, train, len(index), count) as gradients:
             steps = []
             for part in (index, index[: CHUNK_SIZE + 5], index):
                 loss, correct, grads = gradients(part)
                 steps.append((loss, correct, {name: g.tobytes() for name, g in grads.items()}))
                 SGD(0.1).step(net.params, grads)
-        results.append((steps, loss_and_correct(net, train, workers)))
+        results.append((steps, loss_and_correct(net, train, count)))
     assert results[0][0][0] != results[0][0][2]
     assert results.count(results[0]) == len(results)
 
@@ -143,10 +145,10 @@ def test_all_cores_work_unless_told_otherwise(new_net, small_digits, monkeypatch
     real = parallel.worker_map
     monkeypatch.setattr(parallel, "cores", lambda: 3)
     monkeypatch.setattr(parallel, "worker_map", lambda work, n: (asked.append(n), real(work, 1))[1])
-    for workers in (None, 2, 7):
-        with batch_gradients(new_net(), small_digits[0], 4 * CHUNK_SIZE, workers):
+    for count in (None, 2, 7):
+        with batch_gradients(new_net(), small_digits[0], 4 * CHUNK_SIZE, count):
             pass
-        loss_and_correct(new_net(), small_digits[0][: 4 * CHUNK_SIZE], workers)
+        loss_and_correct(new_net(), small_digits[0][: 4 * CHUNK_SIZE], count)
     assert asked == [3, 3, 2, 2, 4, 4]
 
 
@@ -222,9 +224,9 @@ def test_an_exception_in_a_worker_shows_where_it_was_raised():
 def test_cores_are_those_that_may_be_used(text, expected, tmp_path, monkeypatch):
     if text:
         (tmp_path / "cpu.max").write_text(text)
-    monkeypatch.setattr(parallel, "CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr(workers, "CPU_MAX", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5})
-    assert parallel.cores() == expected
+    assert workers.cores() == expected
 
 
 @pytest.mark.parametrize("error", [OSError, AttributeError])

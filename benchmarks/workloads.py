@@ -1,0 +1,331 @@
+"""What contestants do. harness.py starts this file as a fresh process for each of them.
+
+A process fixes its cores first and then imports its own framework only. Networks are written as
+text that both frameworks evaluate: they name layers and arguments alike, but for 2D and 2d.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+IMAGES = 8192  # in memory, to take batches from
+CLASSES = 10
+LR, MOMENTUM = 0.01, 0.9
+
+
+@dataclass
+class Task:
+    """A piece of work: one step of it, how much that is, what to tell after a round."""
+
+    step: Callable[[], object]
+    amount: float
+    after: Callable[[], dict] = dict
+
+
+@contextlib.contextmanager
+def minicnn_train(settings: dict) -> Iterator[list[Task]]:
+    """The step of minicnn.fit: random images of bytes, picked and scaled within the step."""
+    import numpy as np
+
+    from minicnn import SGD
+    from minicnn.parallel import batch_gradients
+
+    net, data, batch = _minicnn_net(settings["net"]), _minicnn_data(settings), settings["batch"]
+    optimizer, rng = SGD(LR, MOMENTUM), np.random.default_rng(0)
+    with batch_gradients(net, data, batch, settings["cores"]) as gradients:
+
+        def step() -> None:
+            _, _, grads = gradients(rng.integers(len(data), size=batch))
+            optimizer.step(net.params, grads)
+
+        yield [Task(step, batch)]
+
+
+@contextlib.contextmanager
+def torch_train(settings: dict) -> Iterator[list[Task]]:
+    """Floats, scaled before the clock starts, in batches that are slices of them: no DataLoader,
+    no picking, no scaling."""
+    import torch
+
+    net, (x, labels) = _torch_net(settings), _torch_data(settings)
+    optimizer = torch.optim.SGD(net.parameters(), LR, MOMENTUM)
+    parts = _slices(settings["batch"])
+
+    def step() -> None:
+        part = next(parts)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x[part]), labels[part]).backward()
+        optimizer.step()
+
+    yield [Task(step, settings["batch"])]
+
+
+@contextlib.contextmanager
+def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
+    """The classes of random images of bytes, in chunks over the cores like minicnn.evaluate."""
+    import numpy as np
+
+    from minicnn.parallel import CHUNK_SIZE, worker_count
+    from minicnn.workers import worker_map
+
+    net, data, batch = _minicnn_net(settings["net"]), _minicnn_data(settings), settings["batch"]
+    rng = np.random.default_rng(0)
+
+    def classes(chunk: np.ndarray) -> np.ndarray:
+        return net(data.batch(chunk)[0]).argmax(axis=1)
+
+    with worker_map(classes, worker_count(net, batch, settings["cores"])) as map_:
+
+        def step() -> None:
+            index = rng.integers(len(data), size=batch)
+            map_([index[first : first + CHUNK_SIZE] for first in range(0, batch, CHUNK_SIZE)])
+
+        yield [Task(step, batch)]
+
+
+@contextlib.contextmanager
+def torch_infer(settings: dict) -> Iterator[list[Task]]:
+    """The classes of floats, scaled before the clock starts."""
+    import torch
+
+    net, (x, _) = _torch_net(settings), _torch_data(settings)
+    parts = _slices(settings["batch"])
+    with torch.inference_mode():
+        yield [Task(lambda: net(x[next(parts)]).argmax(dim=1), settings["batch"])]
+
+
+@contextlib.contextmanager
+def minicnn_layers(settings: dict) -> Iterator[list[Task]]:
+    """A task for each cell {"layer", "shape" of x, "backward" too?, "passes" a step}, counted in
+    passes. A worker makes the arrays of its chunks itself, so none goes through a pipe."""
+    import numpy as np
+
+    from minicnn.parallel import CHUNK_SIZE
+    from minicnn.workers import worker_map
+
+    cells, cores = settings["cells"], settings["cores"]
+    layers = [_minicnn_net(cell["layer"]) for cell in cells]
+    arrays = {}
+
+    def random(shape: tuple[int, ...]) -> np.ndarray:
+        values = np.random.default_rng(0).random((*shape[1:], shape[0]), np.float32)
+        return np.moveaxis(values, -1, 0)  # the batch last in memory, as between layers
+
+    def work(job: tuple[int, int]) -> None:
+        i, n = job
+        layer, shape = layers[i], (n, *cells[i]["shape"][1:])
+        if job not in arrays:
+            arrays[job] = random(shape), random(layer.output_shape(shape))
+        x, dy = arrays[job]
+        if cells[i]["backward"]:
+            layer.backward(dy, layer.forward(x)[1])
+        else:
+            layer(x)
+
+    def jobs(i: int) -> list[tuple[int, int]]:
+        n = cells[i]["shape"][0]
+        size = min(CHUNK_SIZE, math.ceil(n / cores))
+        chunks = [(i, min(size, n - first)) for first in range(0, n, size)]
+        return chunks * cells[i]["passes"]
+
+    with worker_map(work, cores) as map_:
+        yield [Task(lambda i=i: map_(jobs(i)), cell["passes"]) for i, cell in enumerate(cells)]
+
+
+@contextlib.contextmanager
+def torch_layers(settings: dict) -> Iterator[list[Task]]:
+    """The same cells."""
+    import torch
+
+    def task(cell: dict) -> Task:
+        layer = _torch_eval(cell["layer"])
+        x = torch.rand(cell["shape"])
+        dy = torch.rand_like(layer(x))
+
+        def forward() -> None:
+            with torch.inference_mode():
+                for _ in range(cell["passes"]):
+                    layer(x)
+
+        def forward_and_backward() -> None:
+            for _ in range(cell["passes"]):
+                layer.zero_grad()
+                layer(x.detach().requires_grad_()).backward(dy)
+
+        return Task(forward_and_backward if cell["backward"] else forward, cell["passes"])
+
+    yield [task(cell) for cell in settings["cells"]]
+
+
+@contextlib.contextmanager
+def minicnn_sgemm(settings: dict) -> Iterator[list[Task]]:
+    """Square matrix products in NumPy, counted in floating-point operations."""
+    import numpy as np
+
+    def task(n: int) -> Task:
+        a, b, c = np.random.default_rng(0).random((3, n, n), np.float32)
+        return Task(lambda: np.matmul(a, b, out=c), 2 * n**3)
+
+    yield [task(n) for n in settings["sizes"]]
+
+
+@contextlib.contextmanager
+def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
+    """A step is a part of an epoch, counted in images; its test accuracy is told after it."""
+    from minicnn import SGD, evaluate
+    from minicnn.parallel import batch_gradients
+
+    (train, test), net = _datasets(settings), _initial_net(settings)
+    optimizer, parts = SGD(settings["lr"], settings["momentum"]), _parts(settings, len(train))
+    with batch_gradients(net, train, settings["batch"], settings["cores"]) as gradients:
+
+        def step() -> None:
+            for index in next(parts):
+                _, _, grads = gradients(index)
+                optimizer.step(net.params, grads)
+
+        def after() -> dict:
+            return {"accuracy": evaluate(net, test, workers=settings["cores"])[1]}
+
+        yield [Task(step, len(train) / settings["parts"], after)]
+
+
+@contextlib.contextmanager
+def torch_epochs(settings: dict) -> Iterator[list[Task]]:
+    """The same weights at the start, the same batches."""
+    import torch
+
+    (train, test), initial = _datasets(settings), _initial_net(settings)
+    net = _torch_eval(repr(initial))
+    net.load_state_dict({k: torch.tensor(p) for k, p in initial.params.items()})
+    (x, labels), (x_test, labels_test) = (
+        (torch.from_numpy(data.images).float() / 255, torch.from_numpy(data.labels))
+        for data in (train, test)
+    )
+    forward = torch.compile(net) if settings["framework"] == "torch.compile" else net
+    optimizer = torch.optim.SGD(net.parameters(), settings["lr"], settings["momentum"])
+    parts = _parts(settings, len(train))
+
+    def step() -> None:
+        for index in map(torch.from_numpy, next(parts)):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(forward(x[index]), labels[index]).backward()
+            optimizer.step()
+
+    def after() -> dict:
+        with torch.inference_mode():
+            correct = [
+                (net(x_test[part]).argmax(dim=1) == labels_test[part]).sum().item()
+                for part in torch.arange(len(test)).split(1000)
+            ]
+        return {"accuracy": sum(correct) / len(test)}
+
+    yield [Task(step, len(train) / settings["parts"], after)]
+
+
+def _minicnn_net(text: str) -> Any:
+    import minicnn
+
+    return eval(text, vars(minicnn))
+
+
+def _torch_net(settings: dict) -> Any:
+    import torch
+
+    net = _torch_eval(settings["net"])
+    return torch.compile(net) if settings["framework"] == "torch.compile" else net
+
+
+def _torch_eval(text: str) -> Any:
+    import torch
+
+    return eval(text.replace("2D", "2d"), vars(torch.nn))
+
+
+def _minicnn_data(settings: dict) -> Any:
+    import numpy as np
+
+    from minicnn.datasets import Dataset
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(IMAGES, *settings["image"]), dtype=np.uint8)
+    labels = rng.integers(CLASSES, size=IMAGES)
+    return Dataset(images, labels, tuple(map(str, range(CLASSES))), "random images")
+
+
+def _torch_data(settings: dict) -> tuple[Any, Any]:
+    import torch
+
+    return torch.rand(IMAGES, *settings["image"]), torch.randint(CLASSES, (IMAGES,))
+
+
+def _slices(batch: int) -> Iterator[slice]:
+    return itertools.cycle(slice(i, i + batch) for i in range(0, IMAGES - batch + 1, batch))
+
+
+def _datasets(settings: dict) -> tuple[Any, Any]:
+    import minicnn
+
+    name, *sizes = settings["data"]
+    return getattr(minicnn, name)(*sizes)
+
+
+def _initial_net(settings: dict) -> Any:
+    import numpy as np
+
+    import minicnn
+
+    return getattr(minicnn, settings["model"])(np.random.default_rng(settings["seed"]))
+
+
+def _parts(settings: dict, n: int) -> Iterator[list[Any]]:
+    """The batches of each part of each epoch, in the order of minicnn.fit."""
+    import numpy as np
+
+    from minicnn.datasets import batches
+
+    for epoch in itertools.count():
+        rng = np.random.default_rng((settings["seed"], epoch))
+        steps = batches(n, settings["batch"], rng)
+        bounds = np.linspace(0, len(steps), settings["parts"] + 1).astype(int)
+        for first, end in itertools.pairwise(bounds):
+            yield steps[first:end]
+
+
+def _serve(settings: dict) -> None:
+    """One step, then for each line "task steps" that comes in as many; an answer after each."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the input ends it, Ctrl-C or not
+    try:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["cores"]])
+        framework = settings["framework"].removesuffix(".compile")
+        if framework == "torch":
+            import torch
+
+            torch.set_num_threads(settings["cores"])
+            torch.set_num_interop_threads(1)
+        with globals()[f"{framework}_{settings['work']}"](settings) as tasks:
+            for line in itertools.chain(["0 1"], sys.stdin):
+                i, steps = map(int, line.split())
+                start = time.perf_counter()
+                for _ in range(steps):
+                    tasks[i].step()
+                seconds = time.perf_counter() - start
+                answer = {"seconds": seconds, "amount": steps * tasks[i].amount}
+                print(json.dumps(answer | tasks[i].after()), file=answers, flush=True)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        print(json.dumps({"error": f"{type(error).__name__}: {reason}"}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    _serve(json.loads(sys.argv[1]))

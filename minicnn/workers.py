@@ -1,0 +1,139 @@
+"""A `map` over the cores: forked copies of this process, each of which takes a share of the jobs.
+
+Processes and not threads, since calls into NumPy take about 10 microseconds each in a small
+network, and threads spend as long on handing the interpreter's lock to each other. Only Linux forks
+safely; elsewhere the workers are threads.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of a core, in so many microseconds
+
+
+def cores() -> int:
+    """How many cores this process may use: those it is bound to, and no more than its control
+    group has time for."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only, as is the file
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = CPU_MAX.read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):  # no control groups, or a quota of "max"
+        return count
+
+
+@contextlib.contextmanager
+def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[list], list]]:
+    """A `map` of `work` over a list, on `workers` processes with one BLAS thread each. With one
+    worker it is this process."""
+
+    def quick_work(job: Any) -> Any:
+        with _quick_ufuncs():
+            return work(job)
+
+    _keep_freed_memory()
+    with threadpoolctl.threadpool_limits(1, user_api="blas"), contextlib.ExitStack() as stack:
+        if workers == 1:
+            yield lambda jobs: list(map(quick_work, jobs))
+        elif sys.platform != "linux":
+            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            yield lambda jobs: list(pool.map(quick_work, jobs))
+        else:
+            pipes = [stack.enter_context(_forked(quick_work)) for _ in range(workers)]
+            yield lambda jobs: _scatter(pipes, jobs)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker raised; a traceback does not pass through a pipe, but its text does."""
+
+    error: Exception
+    traceback: str
+
+
+def _scatter(pipes: list[Connection], jobs: list) -> list:
+    """The results of the jobs, in their order; the k-th worker of n takes every n-th from k on."""
+    for k, pipe in enumerate(pipes):
+        pipe.send(jobs[k :: len(pipes)])
+    results = [None] * len(jobs)
+    try:
+        answers = [pipe.recv() for pipe in pipes]
+    except EOFError:
+        raise RuntimeError("a worker process died; was it short of memory?") from None
+    for k, answer in enumerate(answers):
+        if isinstance(answer, _Failure):
+            raise answer.error from RuntimeError(f"in a worker process:\n{answer.traceback}")
+        results[k :: len(pipes)] = answer
+    return results
+
+
+@contextlib.contextmanager
+def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
+    """A copy of this process that answers each list of jobs with the list of their results, or
+    with the exception that was raised. It ends when the pipe does."""
+    ours, theirs = multiprocessing.Pipe()
+
+    def serve() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+        ours.close()
+        with contextlib.suppress(EOFError):
+            while True:
+                jobs = theirs.recv()
+                try:
+                    answer = [work(job) for job in jobs]
+                except Exception as error:
+                    answer = _Failure(error, traceback.format_exc())
+                theirs.send(answer)
+
+    process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
+    with warnings.catch_warnings():
+        # Python 3.12 on warns of threads; BLAS has some, and stops and starts them around a fork
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.terminate()
+        process.join()
+        ours.close()
+
+
+@contextlib.contextmanager
+def _quick_ufuncs() -> Iterator[None]:
+    """NumPy works through small strided arrays by way of a buffer of 8,192 entries, three times
+    slower than without; a smaller buffer leaves that out. Overflow is found in the loss, so no
+    warning is due. Both settings hold for this thread, in this block."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.setbufsize(1024)
+        yield
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep freed arrays for the next ones; by default those of hundreds of
+    kilobytes go back to the system, which has to clear them again before each use. This holds for
+    the whole process, from here on."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return  # no glibc, no such trouble
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    if mallopt(m_mmap_threshold, 32 << 20):  # the most that every glibc takes
+        mallopt(m_trim_threshold, 1 << 30)
+        mallopt(m_top_pad, 64 << 20)

@@ -1,0 +1,221 @@
+"""The benchmarks start, and the arithmetic of their report is right; no time is asserted."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A function name -> the module of that script."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+def run(name, *arguments, **env):
+    return subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", *map(str, arguments)],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("name", ["layers", "scaling", "accuracy"])
+def test_starts_and_draws_its_results_again(script, tmp_path, capsys, name):
+    first = run(f"bench_{name}", "--quick", "--out", tmp_path, "--frameworks", "minicnn")
+    assert first.returncode == 0, first.stderr
+    files = [tmp_path / f"{name}.{ending}" for ending in ("json", "md", "png")]
+    assert sorted(tmp_path.iterdir()) == files
+    out = tmp_path / "again"
+    script(f"bench_{name}").main(["--from", str(files[0]), "--out", str(out)])
+    assert capsys.readouterr().out == first.stdout
+    for file in files[:2]:
+        assert (out / file.name).read_text() == file.read_text()
+
+
+def test_lenet_runs_alone_and_says_why_pytorch_is_missing(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('not on this machine')")
+    result = run("bench_lenet", "--quick", "--out", tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "Skipped: torch: ImportError: not on this machine" in result.stdout
+    assert "Skipped: torch.compile: ImportError: not on this machine" in result.stdout
+    records = json.loads((tmp_path / "lenet.json").read_text())["records"]
+    measured = [record for record in records if "rates" in record]
+    assert {record["framework"] for record in measured} == {"minicnn"}
+    assert {record.get("work") for record in measured} == {"train", "infer", "layers"}
+    assert all(len(record["rates"]) == 2 and min(record["rates"]) > 0 for record in measured)
+
+
+def test_pytorch_does_the_same_work(script):
+    """From the same weights, over the same batches, to the same accuracy; and its other tasks."""
+    pytest.importorskip("torch")
+    workloads = script("workloads")
+    settings = {"model": "lenet_relu", "lr": 0.02, "momentum": 0.9, "batch": 20, "seed": 0}
+    settings |= {"data": ("digits", 1000, 300), "parts": 2, "cores": 1}
+    accuracies = []
+    for framework in ("minicnn", "torch"):
+        settings["framework"] = framework
+        with getattr(workloads, f"{framework}_epochs")(settings) as (task,):
+            for _ in range(4):
+                task.step()
+            assert task.amount == 500
+            accuracies.append(task.after()["accuracy"])
+    assert accuracies[0] > 0.3
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.02)
+
+
+@pytest.mark.parametrize("work", ["train", "infer", "layers"])
+def test_pytorch_tasks_run(script, work):
+    pytest.importorskip("torch")
+    cell = {"layer": "Conv2D(1, 2, 3, padding=1)", "shape": (4, 1, 8, 8), "passes": 3}
+    settings = {
+        "framework": "torch",
+        "batch": 4,
+        "image": (1, 4, 4),
+        "net": "Sequential(AvgPool2D(2), Flatten(), Linear(4, 10))",
+        "cells": [cell | {"backward": False}, cell | {"backward": True}],
+    }
+    with getattr(script("workloads"), f"torch_{work}")(settings) as tasks:
+        for task in tasks:
+            task.step()
+    assert [task.amount for task in tasks] == ([3, 3] if work == "layers" else [4])
+
+
+def test_spread_is_median_and_percentiles(script):
+    assert script("harness").spread([11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) == (6, 2, 10)
+    assert str(script("harness").spread([1, 2])) == "1.50 (1.10 to 1.90)"
+
+
+def test_ratio_is_taken_round_by_round(script):
+    ratio = script("harness").ratio
+    # 1/2, 4/2, 9/3: the median is 2, the ratio of the medians would be 4/2 too, but of the
+    # means 14/7; the percentiles lie a fifth of the way between neighbours
+    found = ratio({"rates": [1, 4, 9]}, {"rates": [2, 2, 3]})
+    assert found == pytest.approx((2, 0.8, 2.8))
+    assert ratio({"rates": [1, 10]}, {"rates": [10, 1]}).median == pytest.approx(5.05)
+    assert ratio({"rates": [1]}, None) is None
+
+
+def test_geometric_mean(script):
+    assert script("harness").geometric_mean([1, 4, 16]) == pytest.approx(4)
+
+
+def test_gigaflops(script):
+    """10 passes a second over 5e8 multiply-adds are 10 GFLOP/s forward, 30 with backward."""
+    gigaflops = script("harness").gigaflops
+    assert gigaflops({"rates": [10, 10, 90]}, 500_000_000, backward=False) == pytest.approx(10)
+    assert gigaflops({"rates": [10, 10, 90]}, 500_000_000, backward=True) == pytest.approx(30)
+
+
+def test_find_takes_only_who_took_part(script):
+    records = [{"framework": "torch", "skipped": "?"}, {"framework": "torch", "rates": [1]}]
+    assert script("harness").find(records, framework="torch") is records[1]
+    assert script("harness").find(records, framework="minicnn") is None
+
+
+def test_markdown(script):
+    table = script("harness").markdown(("a", "b"), [(1, None), ("x", 2.5)])
+    assert table == "| a | b |\n| --- | --- |\n| 1 | – |\n| x | 2.5 |\n"
+
+
+def test_peak_memory_grows_with_what_a_process_holds(script):
+    harness = script("harness")
+    settings = {"framework": "minicnn", "work": "sgemm", "cores": 1}
+    peaks = []
+    for n in (8, 2048):  # three matrices of 16.8 MB each
+        with harness.Contestant(settings | {"sizes": [n]}) as contestant:
+            peaks.append(contestant.peak_bytes())
+    if None in peaks:
+        pytest.skip("there is no /proc with a process's memory here")
+    assert 50e6 < peaks[1] - peaks[0] < 100e6
+
+
+def test_contestant_that_fails_is_skipped_with_its_reason(script):
+    harness = script("harness")
+    settings = {"framework": "minicnn", "work": "train", "cores": 1, "batch": 1}
+    with pytest.raises(harness.Skipped, match="KeyError: 'net'"):
+        harness.Contestant(settings)
+
+
+def lenet_record(framework, work, cores, batch, rate, peak_mb):
+    """Two rounds of the same rate."""
+    return {
+        "framework": framework,
+        "work": work,
+        "cores": cores,
+        "batch": batch,
+        "rates": [rate, rate],
+        "peak_bytes": peak_mb * 10**6,
+        "first_step_seconds": 1.25,
+    }
+
+
+def test_what_must_hold(script):
+    bench_layers, bench_lenet = script("bench_layers"), script("bench_lenet")
+    records = [
+        lenet_record("minicnn", "train", 2, 256, 30_000, 100),
+        lenet_record("torch", "train", 2, 256, 15_000, 500),
+        lenet_record("torch.compile", "train", 2, 256, 25_000, 600),
+        lenet_record("minicnn", "train", 1, 256, 15_000, 80),
+        lenet_record("torch", "train", 1, 256, 10_000, 450),
+        lenet_record("minicnn", "infer", 2, 256, 60_000, 90),
+        lenet_record("torch", "infer", 2, 256, 50_000, 400),
+        lenet_record("minicnn", "train", 2, 8192, 30_000, 130),
+    ]
+    # passes a second; the geometric mean of 1, 1, 1, 1 and 1/32 is 1/2
+    for (layer, shape), rate in zip(bench_layers.WIDE, (32, 32, 32, 32, 1)):
+        cell = {"work": "layers", "layer": layer, "shape": list(shape), "backward": True}
+        records.append({"framework": "minicnn", "cores": 2, "rates": [rate, rate], **cell})
+        records.append({"framework": "torch", "cores": 2, "rates": [32, 32], **cell})
+    results = {"environment": {"cores": 2}, "records": records}
+    lines = bench_lenet.must_hold(results).splitlines()[2:]
+    assert [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines] == [
+        ["2.00 (2.00 to 2.00)", "1.25", "2", "aim"],
+        ["1.50 (1.50 to 1.50)", "1.3", "1.6", "yes"],
+        ["1.20 (1.20 to 1.20)", "1", "1.25", "yes"],
+        ["1.20 (1.20 to 1.20)", "1.25", "2", "no"],
+        ["0.50 (0.50 to 0.50)", "0.75", "1", "no"],
+        ["2.00 (2.00 to 2.00)", "1.6", "1.9", "aim"],
+        ["1/5.0 (100 of 500 MB)", "at most 1/3", "1/5", "aim"],
+        ["30.0 MB", "at most the batch, 25 MB", "–", "no"],
+    ]
+    rates = bench_lenet.rates(results).splitlines()[2:]
+    assert rates[0] == "| train | 256 | 2 | minicnn | 30,000 | – | 100 | 1.2 |"
+    assert rates[1] == "| train | 256 | 2 | torch | 15,000 | 2.00 (2.00 to 2.00) | 500 | 1.2 |"
+
+
+def test_layer_row(script):
+    """Conv2D(3, 32, 3, padding=1) on 64x3x32x32: 64*32*32*32*3*9 = 56,623,104 multiply-adds, so
+    10 passes forward and backward a second are 3.4 GFLOP/s, of 2 * 17 a tenth."""
+    bench_layers = script("bench_layers")
+    record = {"framework": "minicnn", "work": "layers", "cores": 2, "rates": [10, 10]}
+    record |= bench_layers.cells(bench_layers.WIDE[:1], [True])[0]
+    torch = record | {"framework": "torch", "rates": [20, 20]}
+    assert bench_layers.row(record, [record, torch], peak=17) == (
+        "64x3x32x32",
+        "Conv2D(3, 32, 3, padding=1)",
+        "forward, backward",
+        2,
+        (0.5, 0.5, 0.5),
+        "3.4",
+        "10%",
+    )
+
+
+def test_seconds_to_an_accuracy(script):
+    bench_accuracy = script("bench_accuracy")
+    rounds = [{"seconds": 2, "accuracy": a} for a in (0.5, 0.81, 0.79, 0.86)]
+    points = bench_accuracy.curve({"rounds": rounds})
+    assert points == [(2, 0.5), (4, 0.81), (6, 0.79), (8, 0.86)]
+    assert bench_accuracy.seconds_to(points, 0.80) == 4
+    assert bench_accuracy.seconds_to(points, 0.85) == 8
+    assert bench_accuracy.seconds_to(points, 0.90) is None
