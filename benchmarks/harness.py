@@ -70,7 +70,8 @@ class Contestant:
 
     def run(self, steps: int, task: int = 0) -> dict:
         """{"seconds": how long the steps took, "amount": how much work they were, ...}"""
-        print(task, steps, file=self.process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has died, and the answer says so
+            print(task, steps, file=self.process.stdin, flush=True)
         return self._answer()
 
     def steps_for(self, seconds: float, task: int = 0) -> int:
@@ -93,7 +94,8 @@ class Contestant:
         return 1024 * (private + max(m["RssFile"] for m in tree))
 
     def close(self) -> None:
-        self.process.stdin.close()  # which ends it
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # which ends it
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:

@@ -53,7 +53,7 @@ def batch_gradients(
     net: Layer, data: Dataset, batch_size: int, workers: int | None = None
 ) -> Iterator[BatchGradients]:
     """A function index -> (loss, correct, grads) for batches of up to `batch_size` images, that
-    shares the work out to `workers` processes (all cores if None)."""
+    shares the work out to up to `workers` processes (all cores if None)."""
     workers = worker_count(net, batch_size, workers)
     if net.device == "gpu":
         yield lambda index: gradients(net, data, index)

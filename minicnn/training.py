@@ -69,7 +69,8 @@ def fit(
 
     optimizer: the course's SGD(lr=0.9) if None
     seed: of the order of the images; epoch e has the order drawn from (seed, e)
-    workers: processes on a CPU, all cores if None; the result is the same for any number
+    workers: processes on a CPU, up to one for each chunk, all cores if None; the result is the
+        same for any number
     progress: a line for each epoch and, in a terminal, a bar
     on_epoch: called with the history after each epoch
 

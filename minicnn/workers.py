@@ -49,7 +49,7 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
 
     _keep_freed_memory()
     with threadpoolctl.threadpool_limits(1, user_api="blas"), contextlib.ExitStack() as stack:
-        if workers == 1:
+        if workers == 1 or multiprocessing.current_process().daemon:  # which may have no children
             yield lambda jobs: list(map(quick_work, jobs))
         elif sys.platform != "linux":
             pool = stack.enter_context(ThreadPoolExecutor(workers))
@@ -69,13 +69,17 @@ class _Failure:
 
 def _scatter(pipes: list[Connection], jobs: list) -> list:
     """The results of the jobs, in their order; the k-th worker of n takes every n-th from k on."""
-    for k, pipe in enumerate(pipes):
-        pipe.send(jobs[k :: len(pipes)])
-    results = [None] * len(jobs)
     try:
+        for k, pipe in enumerate(pipes):
+            pipe.send(jobs[k :: len(pipes)])
         answers = [pipe.recv() for pipe in pipes]
-    except EOFError:
-        raise RuntimeError("a worker process died; was it short of memory?") from None
+    except BaseException as error:
+        for pipe in pipes:  # an answer left unread would be taken for one to the next jobs
+            pipe.close()
+        if isinstance(error, (EOFError, ConnectionError)):
+            raise ChildProcessError("a worker process died; was it short of memory?") from None
+        raise
+    results = [None] * len(jobs)
     for k, answer in enumerate(answers):
         if isinstance(answer, _Failure):
             raise answer.error from RuntimeError(f"in a worker process:\n{answer.traceback}")
@@ -86,13 +90,14 @@ def _scatter(pipes: list[Connection], jobs: list) -> list:
 @contextlib.contextmanager
 def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
     """A copy of this process that answers each list of jobs with the list of their results, or
-    with the exception that was raised. It ends when the pipe does."""
+    with what was raised. It ends with this block, or when this process does."""
     ours, theirs = multiprocessing.Pipe()
 
     def serve() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         ours.close()
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(EOFError, ConnectionError):
             while True:
                 jobs = theirs.recv()
                 try:
@@ -102,16 +107,21 @@ def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
                 theirs.send(answer)
 
     process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
-    with warnings.catch_warnings():
-        # Python 3.12 on warns of threads; BLAS has some, and stops and starts them around a fork
-        warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
-    theirs.close()
     try:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with warnings.catch_warnings():
+                # Python 3.12 on warns of threads; BLAS stops and starts its own around a fork
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
         yield ours
     finally:
-        process.terminate()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
         ours.close()
 
 

@@ -5,8 +5,12 @@ import ctypes
 import dataclasses
 import multiprocessing
 import os
+import pickle
+import signal
+import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -154,8 +158,65 @@ def test_all_cores_work_unless_told_otherwise(new_net, small_digits, monkeypatch
 
 def test_a_worker_that_dies_is_missed():
     with worker_map(lambda _: os._exit(1), 2) as map_:
-        with pytest.raises(RuntimeError, match="a worker process died"):
+        with pytest.raises(ChildProcessError, match="a worker process died"):
             map_([1, 2])
+
+
+def test_a_worker_that_was_killed_is_missed():
+    with worker_map(lambda _: os.getpid(), 2) as map_:
+        os.kill(map_([1, 2])[0], signal.SIGKILL)
+        with pytest.raises(ChildProcessError, match="a worker process died"):
+            map_([1, 2])
+
+
+def test_no_answer_is_taken_for_that_of_other_jobs():
+    with worker_map(lambda x: x, 2) as map_:
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            map_([1, lambda: 1])  # the second does not go through a pipe
+        with pytest.raises(OSError, match="closed"):
+            map_([5, 6])
+
+
+def test_a_worker_ends_whatever_the_signals_do_here():
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with worker_map(lambda _: os.getpid(), 2) as map_:
+            workers = map_([1, 2])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+def test_workers_end_when_their_parent_is_killed():
+    script = """
+import os, time
+from minicnn.workers import worker_map
+with worker_map(lambda _: os.getpid(), 2) as map_:
+    print(*map_([1, 2]), flush=True)
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    parent.kill()
+    assert parent.stderr.read() == ""  # at its end none of the three has it open any more
+    assert len(workers) == 2
+    parent.communicate()
+
+
+def _pid_of_work(_):
+    with worker_map(lambda _: os.getpid(), 2) as map_:
+        return os.getpid(), map_([1, 2])
+
+
+def test_a_process_that_may_have_no_children_works_alone():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork, from Python 3.12 on
+        pool = multiprocessing.get_context("fork").Pool(1)
+    with pool:
+        own, workers = pool.map(_pid_of_work, [None])[0]
+    assert workers == [own, own]
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
