@@ -125,7 +125,7 @@ def figure(results: dict) -> Figure:
     """Images per second against the batch: training and inference, one core and all."""
     records = lenet_records(results)
     all_cores = results["environment"]["cores"]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
     for work, axes in zip(("train", "infer"), figure.subplots(1, 2)):
         for color, framework in enumerate(FRAMEWORKS):
             for cores, line in ((1, "o--"), (all_cores, "o-")):
@@ -137,7 +137,7 @@ def figure(results: dict) -> Figure:
         axes.set(xlabel="batch size", ylabel="images/s", title=work)
         harness.log_ticks(axes, (r["batch"] for r in records if r["work"] == work))
         axes.set_ylim(bottom=0)
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 

@@ -21,12 +21,10 @@ from minicnn.datasets import (
     read_image,
 )
 from minicnn.losses import softmax
-from minicnn.models import MODELS
+from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.optimizers import SGD
 from minicnn.parallel import worker_count
 from minicnn.training import estimate_seconds, evaluate, fit
-
-IMAGES = (1, 1, 28, 28)
 
 
 def _digits(folder: str | None) -> tuple[Dataset, Dataset]:
@@ -149,7 +147,7 @@ def predict(args: argparse.Namespace) -> int:
 def show_summary(args: argparse.Namespace) -> None:
     """Print shapes, parameters, multiply-adds and bytes kept for backward, for one image."""
     net = MODELS[args.model].build(np.random.default_rng(0))
-    print(summary.table(summary.summarize(net, IMAGES)))
+    print(summary.table(summary.summarize(net, INPUT_SHAPE)))
 
 
 def show_doctor(args: argparse.Namespace) -> None:

@@ -52,4 +52,5 @@ class Model:
     lr: float
 
 
+INPUT_SHAPE = (1, 1, 28, 28)  # one image, as all of them take it
 MODELS = {"lenet": Model(lenet, lr=0.9), "lenet-relu": Model(lenet_relu, lr=0.1)}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from minicnn.checkpoint import load_weights, save_weights, write_atomically
 from minicnn.layers.base import Layer
-from minicnn.models import MODELS
+from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.plotting import save_figure, training_curves
 from minicnn.training import History
 
@@ -74,7 +74,7 @@ def open_run(folder: Path | str) -> tuple[Layer, dict]:
     try:
         config = json.loads(path.read_text())
         net = MODELS[config["model"]].build(None)
-        _, outputs = net.output_shape((1, 1, 28, 28))
+        _, outputs = net.output_shape(INPUT_SHAPE)
         if [type(name) for name in config["classes"]] != [str] * outputs:
             raise ValueError(f"expected the names of {outputs} classes, got {config['classes']!r}")
         if not isinstance(config["data"], str):
