@@ -1,4 +1,4 @@
-"""The command line: minicnn train | evaluate | predict | summary | doctor."""
+"""The command line: minicnn train | evaluate | predict | check | summary | doctor."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 import minicnn
-from minicnn import doctor, runs, summary
+from minicnn import checklist, doctor, runs, summary
 from minicnn.backend import DEVICES, choose_device
 from minicnn.datasets import (
     Dataset,
@@ -20,6 +20,7 @@ from minicnn.datasets import (
     mnist,
     read_image,
 )
+from minicnn.gradcheck import table
 from minicnn.losses import softmax
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.optimizers import SGD
@@ -37,7 +38,8 @@ DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": _digits}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 2 for bad input, 130 when interrupted."""
+    """Runs one command and returns its exit status: 0, 1 if a check fails, 2 for bad input, 130
+    when interrupted."""
     args = _parser().parse_args(argv)
     warnings.showwarning = lambda message, *_: _complain(message)
     try:
@@ -144,6 +146,24 @@ def predict(args: argparse.Namespace) -> int:
     return status
 
 
+def check(args: argparse.Namespace) -> int:
+    """Check every gradient against central differences, and the checker against known faults."""
+    if args.steps:
+        print(checklist.step_table(args.seed))
+        return 0
+    if args.museum:
+        checked = checklist.check_museum(args.seed)
+        print(checklist.museum_table(checked))
+        return int(any(report.cause != fault.cause for fault, report in checked))
+    reports = checklist.check_layers(args.seed)
+    print(table(reports))
+    wrong = sum(not report.ok for report in reports)
+    print(
+        f"{len(reports) - wrong} of {len(reports)} layers and networks are right (seed {args.seed})"
+    )
+    return int(wrong > 0)
+
+
 def show_summary(args: argparse.Namespace) -> None:
     """Print shapes, parameters, multiply-adds and bytes kept for backward, for one image."""
     net = MODELS[args.model].build(np.random.default_rng(0))
@@ -216,6 +236,12 @@ def _parser() -> argparse.ArgumentParser:
         help="swap dark and bright (default: if the border is bright, since the training images "
         "are bright on dark)",
     )
+    checker = command("check", check)
+    mode = checker.add_mutually_exclusive_group()
+    add = mode.add_argument
+    add("--museum", action="store_true", help="check known wrong gradients, which must be caught")
+    add("--steps", action="store_true", help="print the error against the step of the differences")
+    checker.add_argument("--seed", type=_at_least(0), default=0, help="of all numbers (default: 0)")
     summarizer = command("summary", show_summary)
     summarizer.add_argument("--model", choices=MODELS, default="lenet", help="default: lenet")
     command("doctor", show_doctor)

@@ -9,6 +9,7 @@ import numpy as np
 from minicnn.backend import Array
 from minicnn.checks import Shape
 from minicnn.sequential import Sequential
+from minicnn.tables import align
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def summarize(net: Sequential, x_shape: Shape) -> list[LayerCost]:
     rows, kept = [], {}  # by address; held here, so that no address is used twice
     for layer, in_shape, out_shape in net.trace(x_shape):
         x, saved = layer.forward(x)
-        new = {_address(array): array for array in _arrays(saved)}
+        new = {_address(array): array for array in arrays_in(saved)}
         new_bytes = sum(new[address].nbytes for address in new.keys() - kept)
         kept |= new
         parameters = sum(parameter.size for parameter in layer.params.values())
@@ -47,23 +48,18 @@ def table(rows: list[LayerCost]) -> str:
         shape = " x ".join(map(str, row.output_shape))
         lines.append((row.layer, shape, *(f"{count:,}" for count in counts)))
     lines.append(("total", "", *(f"{sum(column):,}" for column in zip(*numbers))))
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    text = []
-    for line in lines:
-        left = [cell.ljust(width) for cell, width in zip(line[:2], widths)]
-        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
-        text.append("  ".join(left + right))
+    text = align(lines, "<<>>>")
     rule = "-" * len(text[0])
     return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
 
 
-def _arrays(saved: Any) -> Iterator[Array]:
+def arrays_in(saved: Any) -> Iterator[Array]:
     """The arrays in what a layer saved: an array, or lists and tuples of such."""
     if isinstance(saved, np.ndarray):
         yield saved
     elif isinstance(saved, (list, tuple)):
         for part in saved:
-            yield from _arrays(part)
+            yield from arrays_in(part)
 
 
 def _address(array: Array) -> int:

@@ -1,0 +1,261 @@
+"""From the pattern of a wrong gradient to the mistake that makes it.
+
+Each guess is a question to the evidence, one that a person would ask: is it everywhere the same
+factor off? Is it right once the kernel is turned? Is it what one of several contributions alone
+would give? The first guess that explains every entry is the answer.
+
+With the Jacobian J[k, m], the slope of output m by entry k, the contributions to the gradient of
+entry k are J[k, m] * dy[m], and the right gradient is their sum over m.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.backend import Array
+from minicnn.layers import Layer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong. `gradient` names the array it is about, as in `Layer.params` or
+    "x"; `cause` is a guess at the mistake, None if the pattern fits none that is known."""
+
+    gradient: str
+    message: str
+    cause: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.message}. Likely cause: {self.cause or 'none that is known'}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A wrong gradient. `expected` is the right one, found by central differences; `jacobian` has
+    the shape of `expected` followed by that of dy. All of it is float64."""
+
+    name: str
+    claimed: Array
+    expected: Array
+    jacobian: Array
+    dy: Array
+    layer: Layer
+    x: Array
+
+    def again(
+        self,
+        dy: Array | None = None,
+        saved: Array | None = None,
+        change: Callable[[Array], Array] = lambda parameter: parameter,
+    ) -> Array:
+        """What backward gives with one thing changed: dy, what was saved, or the parameters."""
+        layer = self.layer.map_params(change)
+        if saved is None:
+            _, saved = self.layer.forward(self.x.copy())
+        dx, grads = layer.backward((self.dy if dy is None else dy).copy(), saved)
+        return {"x": dx, **grads}[self.name]
+
+    def is_expected(self, gradient: Array) -> bool:
+        return _close(gradient, self.expected)
+
+
+def diagnose(evidence: Evidence) -> str | None:
+    """The name of the mistake that explains a wrong gradient, or None."""
+    same_shape = evidence.claimed.shape == evidence.expected.shape
+    for guess in GUESSES if same_shape else SHAPE_GUESSES:
+        if cause := guess(evidence):
+            return cause
+    return None
+
+
+def _padding_kept(e: Evidence) -> str | None:
+    extra = [c - s for c, s in zip(e.claimed.shape, e.expected.shape)]
+    if e.claimed.ndim == e.expected.ndim == 4 and min(extra) >= 0:
+        inside = tuple(slice(m // 2, m // 2 + s) for m, s in zip(extra, e.expected.shape))
+        if e.is_expected(e.claimed[inside]):
+            return "gradient of the padding kept"
+    return None
+
+
+def _rows_left_over(e: Evidence) -> str | None:
+    if e.claimed.ndim == e.expected.ndim:
+        part = tuple(map(slice, e.claimed.shape))
+        if _close(e.claimed, e.expected[part]):
+            return "pixels left over at the border left out"
+    return None
+
+
+def _batch_not_summed(e: Evidence) -> str | None:
+    if e.claimed.ndim > e.expected.ndim:
+        axes = tuple(range(e.claimed.ndim - e.expected.ndim))
+        if e.is_expected(e.claimed.sum(axis=axes)):
+            return "not summed over the batch"
+    return None
+
+
+def _transposed_shape(e: Evidence) -> str | None:
+    if e.claimed.ndim == e.expected.ndim and e.is_expected(e.claimed.T):
+        return "transposed"
+    return None
+
+
+def _zero(e: Evidence) -> str | None:
+    return None if e.claimed.any() else "never computed"
+
+
+def _not_finite(e: Evidence) -> str | None:
+    return None if np.isfinite(e.claimed).all() else "not finite"
+
+
+def _constant_ratio(e: Evidence) -> str | None:
+    ratio = np.vdot(e.expected, e.claimed) / np.vdot(e.expected, e.expected)
+    if e.expected.size < 2 or not _close(e.claimed, ratio * e.expected):
+        return None
+    sign = "opposite sign" if ratio < 0 else ""
+    if math.isclose(abs(ratio), 1, rel_tol=1e-5):
+        return sign
+    factor = _factor(e, abs(ratio)) or f"times {abs(ratio):.4g}"
+    return f"{sign}, {factor}" if sign else factor
+
+
+def _factor(e: Evidence, ratio: float) -> str | None:
+    """A factor as one of the counts that a sum or a mean is over."""
+    counts = {"2": 2, "N": len(e.x)}
+    if hasattr(e.layer, "window"):
+        counts["KH*KW"] = math.prod(e.layer.window.kernel)
+    if e.dy.ndim == 4:
+        counts |= {"OH*OW": math.prod(e.dy.shape[2:]), "N*OH*OW": e.dy.size // e.dy.shape[1]}
+    counts["the number of entries"] = e.x.size
+    for name, count in counts.items():
+        if math.isclose(ratio, count, rel_tol=1e-5):
+            return f"times {name}"
+        if math.isclose(ratio, 1 / count, rel_tol=1e-5):
+            return f"divided by {name}"
+    return None
+
+
+def _handed_on(e: Evidence) -> str | None:
+    if e.name == "x" and e.dy.shape == e.x.shape and _close(e.claimed, e.dy):
+        return "upstream gradient handed on unchanged"
+    return None
+
+
+def _ignores_dy(e: Evidence) -> str | None:
+    if _close(e.again(dy=2 * e.dy), e.claimed):
+        return "upstream gradient ignored"
+    return None
+
+
+def _not_linear(e: Evidence) -> str | None:
+    if not _close(e.again(dy=-e.dy), -e.claimed):
+        return "not linear in the upstream gradient"
+    return None
+
+
+def _rotated(e: Evidence) -> str | None:
+    def turn(array: Array) -> Array:
+        return array[..., ::-1, ::-1] if array.ndim == 4 else array
+
+    if e.is_expected(turn(e.claimed)) or e.is_expected(e.again(change=turn)):
+        return "kernel rotated by 180 degrees"
+    return None
+
+
+def _transposed(e: Evidence) -> str | None:
+    def transpose(array: Array) -> Array:
+        square = array.ndim > 1 and array.shape[-1] == array.shape[-2]
+        return array.swapaxes(-1, -2) if square else array
+
+    if e.is_expected(transpose(e.claimed)) or e.is_expected(e.again(change=transpose)):
+        return "transposed"
+    return None
+
+
+def _shifted(e: Evidence) -> str | None:
+    if e.claimed.ndim != 4:
+        return None
+    h, w = e.claimed.shape[2:]
+    for down in range(1 - h, h):
+        for right in range(1 - w, w):
+            rows, columns = _overlap(h, down), _overlap(w, right)
+            claimed = e.claimed[:, :, rows[0], columns[0]]
+            expected = e.expected[:, :, rows[1], columns[1]]
+            if 2 * expected.size > e.expected.size and _close(claimed, expected):
+                return f"shifted by {down, right} pixels"
+    return None
+
+
+def _overlap(size: int, shift: int) -> tuple[slice, slice]:
+    return (
+        slice(max(shift, 0), size + min(shift, 0)),
+        slice(max(-shift, 0), size + min(-shift, 0)),
+    )
+
+
+def _reordered(e: Evidence) -> str | None:
+    if _close(np.sort(e.claimed, axis=None), np.sort(e.expected, axis=None)):
+        return "right numbers in the wrong places"
+    return None
+
+
+def _input_for_output(e: Evidence) -> str | None:
+    y, saved = e.layer.forward(e.x.copy())
+    if e.name == "x" and isinstance(saved, np.ndarray) and saved.shape == e.x.shape == y.shape:
+        if any(e.is_expected(e.again(saved=other)) for other in (e.x, y)):
+            return "x and y mixed up"
+    return None
+
+
+def _entries_left_out(e: Evidence) -> str | None:
+    kept = e.claimed != 0
+    if kept.any() and _close(e.claimed[kept], e.expected[kept]):
+        return "entries left at zero"
+    return None
+
+
+def _overwritten(e: Evidence) -> str | None:
+    """Each wrong entry holds one of its contributions: from one place in one image, or, of a
+    parameter, from one image or one place in all images."""
+    contributions = e.jacobian * e.dy
+    first = e.expected.ndim  # the axis of the batch, if the outputs have one
+    y_axes = tuple(range(first, contributions.ndim))
+    groupings = [y_axes[1:2], y_axes[1:], y_axes[:2]] if e.dy.ndim == 4 else [(), y_axes[1:]]
+    for axes in groupings:
+        parts = contributions.sum(axis=axes).reshape(*e.expected.shape, -1)
+        several = np.count_nonzero(np.abs(parts) > 1e-9, axis=-1) > 1
+        one = np.isclose(parts, e.claimed[..., None], rtol=1e-5, atol=1e-8).any(axis=-1)
+        right = np.isclose(e.claimed, e.expected, rtol=1e-5, atol=1e-8)
+        if several.any() and (right | (several & one)).all():
+            return "overwritten where it should be added up"
+    return None
+
+
+def _low_precision(e: Evidence) -> str | None:
+    off = np.max(np.abs(e.claimed - e.expected))
+    return "computed in float32" if off < 1e-5 * np.max(np.abs(e.expected)) else None
+
+
+def _close(a: Array, b: Array) -> bool:
+    scale = np.max(np.abs(b), initial=0)
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-7 * scale)
+
+
+SHAPE_GUESSES = [_padding_kept, _rows_left_over, _transposed_shape, _batch_not_summed]
+GUESSES = [
+    _zero,
+    _not_finite,
+    _ignores_dy,
+    _constant_ratio,
+    _handed_on,
+    _not_linear,
+    _rotated,
+    _transposed,
+    _input_for_output,
+    _shifted,
+    _reordered,
+    _entries_left_out,
+    _overwritten,
+    _low_precision,
+]
