@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -29,7 +30,7 @@ def run(name, *arguments, **env):
     )
 
 
-@pytest.mark.parametrize("name", ["layers", "scaling", "accuracy"])
+@pytest.mark.parametrize("name", ["layers", "scaling", "accuracy", "convolutions"])
 def test_starts_and_draws_its_results_again(script, tmp_path, capsys, name):
     first = run(f"bench_{name}", "--quick", "--out", tmp_path, "--frameworks", "minicnn")
     assert first.returncode == 0, first.stderr
@@ -209,6 +210,34 @@ def test_layer_row(script):
         "3.4",
         "10%",
     )
+
+
+def test_convolution_row(script):
+    """The layer at 2000 and 1000 calls a second, a form at 500 and 500: 4 and 2 times its time."""
+    cell = {"layer": "Conv2D(1, 1, 3)", "shape": [1, 1, 8, 8]}
+    record = cell | {"backward": False, "peak_bytes": 2_345_678}
+    records = [
+        record | {"framework": "im2col", "rates": [500, 500]},
+        record | {"framework": "Conv2D", "rates": [2000, 1000]},
+        cell | {"framework": "loops", "skipped": "too slow"},
+    ]
+    row, left_out = script("bench_convolutions").row, (None,) * 3
+    name = ("1x1x8x8", "Conv2D(1, 1, 3)")
+    figures = ("2,000", pytest.approx((3, 2.2, 3.8)), "2,346")
+    assert row("im2col", cell, records) == (*name, "im2col", *figures, *left_out)
+    assert row("Conv2D", cell, records) == (*name, "Conv2D", "667", None, "2,346", *left_out)
+    assert row("loops", cell, records) == (*name, "loops", *left_out, *left_out)
+
+
+def test_peak_bytes_of_a_call(script):
+    """Two arrays of 8 MB at the same time, then one when both are gone."""
+
+    def call():
+        both = [np.ones(10**6), np.ones(10**6)]
+        both.clear()
+        np.ones(10**6)
+
+    assert script("bench_convolutions").peak_bytes(call) == pytest.approx(16e6, rel=0.01)
 
 
 def test_seconds_to_an_accuracy(script):

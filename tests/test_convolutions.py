@@ -1,0 +1,225 @@
+"""The four forms of one convolution against each other, the layer and PyTorch."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from minicnn import Conv2D, convolutions, reference
+from minicnn.convolutions import CONVOLUTIONS, toeplitz
+
+CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+RESULTS = ("y", "dx", "dweight", "dbias")
+SEEDS = range(100)
+EDGES = {  # shape of x, shape of weight, geometry
+    "1x1": ((2, 3, 4, 5), (4, 3, 1, 1), {}),
+    "one window": ((2, 2, 3, 4), (3, 2, 5, 6), {"padding": 1}),
+    "pixels left out": ((2, 1, 8, 9), (2, 1, 2, 2), {"stride": (4, 3)}),
+    "depthwise": ((2, 3, 5, 4), (3, 1, 3, 2), {"padding": 1, "groups": 3}),
+    "weights that meet padding only": ((2, 1, 2, 2), (1, 1, 3, 3), {"padding": 3, "dilation": 3}),
+    "outputs that read padding only": ((1, 1, 2, 3), (2, 1, 2, 2), {"padding": (4, 3)}),
+    "no images": ((0, 4, 5, 4), (2, 2, 3, 2), {"groups": 2}),
+}
+on_all_cases = pytest.mark.parametrize("case", [*SEEDS, *EDGES])
+
+
+def random_geometry(rng):
+    """Two numbers for height and width throughout; the image has up to 4 pixels more than the
+    smallest one into which the kernel fits."""
+    while True:
+        groups, in_channels, out_channels, images = rng.integers(1, 4, 4).tolist()
+        kernel, stride, dilation = (tuple(rng.integers(1, 4, 2).tolist()) for _ in range(3))
+        padding = tuple(rng.integers(0, 3, 2).tolist())
+        smallest = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding)]
+        size = np.maximum(smallest, 1) + rng.integers(0, 5, 2)
+        if kernel[0] != kernel[1] and size[0] != size[1]:
+            break
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    x_shape = (images, groups * in_channels, *size.tolist())
+    return x_shape, (groups * out_channels, in_channels, *kernel), geometry
+
+
+@functools.cache
+def expected(case):
+    """Read-only x, weight, bias and dy of a case, its geometry, and what the loops make of them.
+    Half of the x and dy lie in memory as between layers, with the batch last."""
+    rng = np.random.default_rng(case if case in SEEDS else list(case.encode()))
+    x_shape, weight_shape, geometry = EDGES[case] if case in EDGES else random_geometry(rng)
+
+    def draw(shape, batch_last=False):
+        values = rng.standard_normal((*shape[1:], shape[0]) if batch_last else shape)
+        values = np.moveaxis(values, -1, 0) if batch_last else values
+        values.flags.writeable = False
+        return values
+
+    batch_last = bool(rng.integers(2))
+    x, weight, bias = draw(x_shape, batch_last), draw(weight_shape), draw(weight_shape[:1])
+    y = reference.conv2d(x, weight, bias, **geometry)
+    dy = draw(y.shape, batch_last)
+    results = (y, *reference.conv2d_backward(dy, x, weight, **geometry))
+    return x, weight, bias, dy, geometry, results
+
+
+def say(case):
+    x, weight, _, _, geometry, _ = expected(case)
+    print(f"seed {case}: x {x.shape}, weight {weight.shape}, {geometry}")
+
+
+@on_all_cases
+def test_all_agree(case):
+    x, weight, bias, dy, geometry, results = expected(case)
+    say(case)
+    assert list(CONVOLUTIONS) == ["loops", "im2col", "windows", "toeplitz"]
+    for form, (forward, backward) in CONVOLUTIONS.items():
+        own = forward(x, weight, bias, **geometry), *backward(dy, x, weight, **geometry)
+        for name, actual, wanted in zip(RESULTS, own, results, strict=True):
+            assert actual.dtype == np.float64 and actual.shape == wanted.shape
+            np.testing.assert_allclose(actual, wanted, err_msg=f"{form} {name}", **CLOSE)
+
+
+@on_all_cases
+def test_the_layer_agrees(case):
+    x, weight, bias, dy, geometry, results = expected(case)
+    say(case)
+    layer = Conv2D(x.shape[1], len(weight), weight.shape[2:], **geometry)
+    layer.params.update(weight=weight, bias=bias)
+    y, saved = layer.forward(x)
+    dx, grads = layer.backward(dy, saved)
+    for name, actual, wanted in zip(RESULTS, (y, dx, *grads.values()), results, strict=True):
+        np.testing.assert_allclose(actual, wanted, err_msg=name, **CLOSE)
+
+
+@pytest.mark.parametrize("case", SEEDS)
+def test_pytorch_agrees(case):
+    torch = pytest.importorskip("torch")
+    x, weight, bias, dy, geometry, results = expected(case)
+    say(case)
+    tensors = [torch.tensor(np.array(a, order="C"), requires_grad=True) for a in (x, weight, bias)]
+    y = torch.nn.functional.conv2d(*tensors, **geometry)
+    y.backward(torch.tensor(np.array(dy, order="C")))
+    own = (y.detach(), *(tensor.grad for tensor in tensors))
+    for name, actual, wanted in zip(RESULTS, own, results, strict=True):
+        np.testing.assert_allclose(actual, wanted, err_msg=name, **CLOSE)
+
+
+@on_all_cases
+def test_backward_is_the_transpose_of_forward(case):
+    """Without bias y is linear in x and in weight, so <y, dy> = <x, dx> = <weight, dweight>."""
+    x, weight, _, dy, geometry, _ = expected(case)
+    say(case)
+    for form, (forward, backward) in CONVOLUTIONS.items():
+        y, (dx, dweight, _) = forward(x, weight, **geometry), backward(dy, x, weight, **geometry)
+        product = np.vdot(y, dy)
+        np.testing.assert_allclose(np.vdot(x, dx), product, err_msg=form, **CLOSE)
+        np.testing.assert_allclose(np.vdot(weight, dweight), product, err_msg=form, **CLOSE)
+
+
+@pytest.mark.parametrize("form", CONVOLUTIONS)
+def test_arguments_go_by_position_too_and_an_int_is_a_pair(form):
+    x, weight, bias, _, _, _ = expected("no images")
+    x = np.random.default_rng(0).standard_normal((2, *x.shape[1:]))
+    forward, backward = CONVOLUTIONS[form]
+    geometry = {"stride": (2, 2), "padding": (3, 3), "dilation": (2, 2), "groups": 2}
+    y = forward(x, weight, bias, **geometry)
+    np.testing.assert_array_equal(forward(x, weight, bias, 2, 3, 2, 2), y)
+    by_name = backward(y, x, weight, **geometry)
+    for actual, wanted in zip(backward(y, x, weight, 2, 3, 2, 2), by_name, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize("form", ["im2col", "windows", "toeplitz"])
+def test_float32_stays_float32(form):
+    *arrays, geometry, results = expected("depthwise")
+    x, weight, bias, dy = (array.astype(np.float32) for array in arrays)
+    forward, backward = CONVOLUTIONS[form]
+    own = forward(x, weight, bias, **geometry), *backward(dy, x, weight, **geometry)
+    for actual, wanted in zip(own, results, strict=True):
+        assert actual.dtype == np.float32
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
+
+
+@on_all_cases
+def test_a_column_of_the_matrix_is_what_one_pixel_makes(case):
+    x, weight, _, _, geometry, _ = expected(case)
+    say(case)
+    pixels = math.prod(x.shape[1:])
+    images = np.eye(pixels).reshape(pixels, *x.shape[1:])
+    columns = reference.conv2d(images, weight, **geometry).reshape(pixels, -1).T
+    np.testing.assert_array_equal(toeplitz(weight, x.shape, **geometry), columns)
+
+
+def test_the_matrix_of_a_2x2_kernel_on_a_3x3_image():
+    weight = np.array([[[[1, 2], [3, 4]]]])
+    np.testing.assert_array_equal(
+        toeplitz(weight, (1, 1, 3, 3)),
+        [
+            [1, 2, 0, 3, 4, 0, 0, 0, 0],
+            [0, 1, 2, 0, 3, 4, 0, 0, 0],
+            [0, 0, 0, 1, 2, 0, 3, 4, 0],
+            [0, 0, 0, 0, 1, 2, 0, 3, 4],
+        ],
+    )
+
+
+def test_a_matrix_above_the_limit_is_refused(monkeypatch):
+    x, weight, dy = np.ones((5, 2, 4, 4)), np.ones((3, 2, 3, 3)), np.ones((5, 3, 2, 2))
+    forward, backward = CONVOLUTIONS["toeplitz"]
+    monkeypatch.setattr(convolutions, "LARGEST_MATRIX", 12 * 32)
+    assert toeplitz(weight, x.shape).size == 384
+    monkeypatch.setattr(convolutions, "LARGEST_MATRIX", 12 * 32 - 1)
+    message = "would be 12 x 32 = 384 entries, 0 MB, but at most 383 entries are made: use"
+    for function, *arguments in (
+        (toeplitz, weight, x.shape),
+        (forward, x, weight),
+        (backward, dy, x, weight),
+    ):
+        with pytest.raises(ValueError, match=message):
+            function(*arguments)
+
+
+def test_the_limit_lets_lenet_pass_and_stops_a_gigabyte():
+    weight = np.ones((6, 1, 5, 5), np.float32)
+    assert toeplitz(weight, (1, 1, 28, 28), padding=2).shape == (4704, 784)
+    with pytest.raises(ValueError, match=r"65,536 x 65,536 = 4,294,967,296 entries, 17,180 MB"):
+        toeplitz(np.ones((1, 1, 3, 3), np.float32), (1, 1, 256, 256), padding=1)
+
+
+@pytest.mark.parametrize("form", ["im2col", "windows", "toeplitz"])
+@pytest.mark.parametrize(
+    "x_shape, weight_shape, geometry, message",
+    [
+        ((1, 3, 5, 5), (4, 2, 3, 3), {}, r"weight .* groups=1 expected 2 input channels but got 3"),
+        ((1, 2, 5, 5), (4, 2, 3, 3), {"groups": 2}, "groups=2 expected 4 input channels but got 2"),
+        ((1, 4, 5, 5), (3, 2, 3, 3), {"groups": 2}, r"multiple of groups = 2, .* \(3, 2, 3, 3\)"),
+        ((1, 4, 5, 5), (3, 4, 3), {}, r"\(O, C/groups, KH, KW\), .* got \(3, 4, 3\)"),
+        ((4, 5, 5), (3, 4, 3, 3), {}, r"x of shape \(N, C, H, W\) but got \(4, 5, 5\)"),
+        ((1, 2, 5, 5), (4, 2, 6, 3), {}, "the padded height is 5"),
+        ((1, 2, 5, 5), (4, 2, 3, 3), {"stride": 0}, "stride must be an integer >= 1, got 0"),
+        ((1, 2, 5, 5), (4, 2, 3, 3), {"groups": 0}, "groups must be an integer >= 1, got 0"),
+    ],
+)
+def test_arrays_that_do_not_fit(form, x_shape, weight_shape, geometry, message):
+    forward, backward = CONVOLUTIONS[form]
+    x, weight = np.ones(x_shape), np.ones(weight_shape)
+    with pytest.raises(ValueError, match=message):
+        forward(x, weight, **geometry)
+    with pytest.raises(ValueError, match=message):
+        backward(np.ones((1, 4, 3, 3)), x, weight, **geometry)
+
+
+@pytest.mark.parametrize("form", ["im2col", "windows", "toeplitz"])
+def test_a_gradient_of_another_shape_is_refused(form):
+    x, weight, dy = np.ones((2, 1, 5, 5)), np.ones((4, 1, 3, 3)), np.ones((1, 4, 3, 3))
+    with pytest.raises(ValueError, match=r"y's shape \(2, 4, 3, 3\) but got \(1, 4, 3, 3\)"):
+        CONVOLUTIONS[form].backward(dy, x, weight)
+
+
+@pytest.mark.parametrize("form", ["im2col", "windows", "toeplitz"])
+def test_images_of_bytes_are_refused(form):
+    x, weight, dy = np.ones((2, 1, 3, 3), np.uint8), np.ones((4, 1, 3, 3)), np.ones((2, 4, 1, 1))
+    forward, backward = CONVOLUTIONS[form]
+    with pytest.raises(ValueError, match="expected a float array but got uint8"):
+        forward(x, weight)
+    with pytest.raises(ValueError, match="expected a float array but got uint8"):
+        backward(dy, x, weight)
