@@ -1,6 +1,7 @@
 """minicnn: a convolutional network in pure NumPy, every gradient written out and proven."""
 
 from minicnn.datasets import digits, fashion_mnist, mnist
+from minicnn.gradcheck import check_gradients
 from minicnn.layers import (
     AvgPool2D,
     Conv2D,
@@ -37,6 +38,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "check_gradients",
     "corr2d",
     "corr2d_multi_in",
     "corr2d_multi_in_out",

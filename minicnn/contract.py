@@ -29,6 +29,17 @@ def contract_findings(layer: Layer, x: Array, dy: Array) -> list[Finding]:
         )
 
 
+def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    """Whether backward depends on dy as the chain rule does, in proportion. A layer that does not
+    may still be right for one dy, by chance."""
+    _, saved = layer.forward(x.copy())
+    turned = _gradients(layer, -dy, saved)
+    for name, gradient in _gradients(layer, dy, saved).items():
+        if not _same(turned[name], -gradient):
+            message = f"with dy of opposite sign, d{name} should have the opposite sign"
+            yield Finding(name, message, "not linear in the upstream gradient")
+
+
 def _shape_findings(layer: Layer, x: Array) -> Iterator[Finding]:
     shape, y_shape = layer.output_shape(x.shape), layer(x.copy()).shape
     if shape != y_shape:

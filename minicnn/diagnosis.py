@@ -65,7 +65,11 @@ def diagnose(evidence: Evidence) -> str | None:
     """The name of the mistake that explains a wrong gradient, or None."""
     same_shape = evidence.claimed.shape == evidence.expected.shape
     for guess in GUESSES if same_shape else SHAPE_GUESSES:
-        if cause := guess(evidence):
+        try:
+            cause = guess(evidence)
+        except Exception:  # a guess may hand the layer what it cannot take
+            continue
+        if cause:
             return cause
     return None
 

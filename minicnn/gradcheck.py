@@ -14,7 +14,7 @@ with dy = 1 everywhere errors can cancel.
 
     da[k] = sum_m jacobian[k, m] * dy[m]                                                    (4)
 
-If that would be too large a Jacobian, all entries are moved at once along one random direction u.
+Where the Jacobian would be too large, all entries are moved at once along one random direction u.
 With the slopes along u in the place of those at k,
 
     sum_k da[k] * u[k] = sum_m jacobian[u, m] * dy[m]                                       (5)
@@ -38,7 +38,7 @@ import numpy as np
 
 from minicnn.backend import Array
 from minicnn.checks import Shape
-from minicnn.contract import contract_findings
+from minicnn.contract import contract_findings, linearity_findings
 from minicnn.diagnosis import Evidence, Finding, diagnose
 from minicnn.layers import Layer
 from minicnn.layers.base import Gradients
@@ -134,6 +134,8 @@ def check_gradients(
     of a layer is checked, see contract.py. Of a Sequential that is wrong, each layer is checked.
     Raises ValueError if x does not fit the layer.
     """
+    if not isinstance(layer, Layer):
+        raise ValueError(f"expected a layer, or LossLayer(loss, target) for a loss, got {layer!r}")
     rng = np.random.default_rng((seed, 1))  # or dy could be the x that the caller drew with seed
     layer, x = layer.astype(np.float64), np.array(x, np.float64)
     report = Report(repr(layer), seed)
@@ -162,6 +164,8 @@ def check_gradients(
             comparison, findings = check.entries(name, array, claimed)
         report.comparisons.append(comparison)
         report.findings.extend(findings)
+    if report.ok:
+        report.findings.extend(linearity_findings(layer, x, dy))
     if report.findings and isinstance(layer, Sequential):
         report.findings.extend(_findings_by_layer(layer, x, seed))
     return report

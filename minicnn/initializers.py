@@ -2,16 +2,17 @@
 
 A weight of shape (out, in, *kernel) lets each output sum over fan_in = in * prod(kernel) inputs,
 and each input feed fan_out = out * prod(kernel) outputs (of a convolution with one group; PyTorch
-uses the same numbers for any). With independent weights of mean 0,
+uses the same numbers for any). With independent weights of mean 0, and E for the mean,
 
-    Var(y) = fan_in * Var(weight) * Var(x)       forward keeps its variance if Var = 1/fan_in
-    Var(dx) = fan_out * Var(weight) * Var(dy)    backward does if Var = 1/fan_out
+    Var(y) = fan_in * Var(weight) * E(x**2)         forward keeps E(x**2) if Var = 1/fan_in
+    Var(dx) = fan_out * Var(weight) * E(dy**2)      backward keeps E(dy**2) if Var = 1/fan_out
 
 Glorot takes the mean of both fans. U(-b, b) has variance b**2/3, so
 
     Var(weight) = 2 / (fan_in + fan_out),   b = sqrt(6 / (fan_in + fan_out))               (1)
 
-He doubles the forward variance, since a ReLU sets half of the signal to zero:
+He doubles the forward variance, since a ReLU sets half of y to zero and so halves E(x**2) of the
+next layer:
 
     Var(weight) = 2 / fan_in                                                               (2)
 

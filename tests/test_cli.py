@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import safetensors.numpy
 from PIL import Image
 
 import minicnn
-from minicnn import SGD, backend, cli, doctor, fit, lenet_relu
+from minicnn import SGD, backend, checklist, cli, doctor, fit, lenet_relu, museum
 from minicnn.backend import gpu_problem
 from minicnn.cli import main
 from minicnn.datasets import DataError, DatasetNotFound, sources
@@ -327,6 +328,60 @@ def test_summary_shows_the_numbers_of_the_course(run):
     status, out, err = run("summary")
     assert (status, err) == (0, "")
     assert re.search(r"^total +61,706 +416,520 ", out, re.MULTILINE)
+
+
+def test_check_shows_every_layer(run):
+    status, out, err = run("check")
+    assert (status, err) == (0, "")
+    for name in "Linear Conv2D MaxPool2D AvgPool2D ReLU Sigmoid Tanh Flatten".split():
+        assert f"\n{name}(" in out
+    for name in ["softmax_cross_entropy", "squared_error", "lenet", "lenet-relu"]:
+        assert f"\n{name}\n" in out
+    assert "WRONG" not in out
+    assert out.endswith("16 of 16 layers and networks are right (seed 0)\n")
+
+
+def test_check_fails_with_a_wrong_layer(run, monkeypatch):
+    monkeypatch.setattr(checklist, "Linear", museum.LinearBatchMean)
+    status, out, err = run("check", "--seed", "3")
+    assert (status, err) == (1, "")
+    assert "WRONG" in out and "Likely cause: divided by N (seed 3)" in out
+    assert out.endswith("15 of 16 layers and networks are right (seed 3)\n")
+
+
+def test_check_museum_shows_every_fault(run):
+    status, out, err = run("check", "--museum")
+    assert (status, err) == (0, "")
+    for fault in museum.FAULTS:
+        cause = fault.cause or "-"
+        assert re.search(
+            rf"^{fault.name} +{fault.right.__name__} +yes +{re.escape(cause)}$", out, re.M
+        )
+    assert out.endswith("32 of 32 caught, 30 named\n")
+
+
+def test_check_museum_fails_if_a_fault_is_not_caught(run, monkeypatch):
+    right = replace(museum.FAULTS[-1], wrong=minicnn.squared_error)
+    monkeypatch.setattr(checklist, "FAULTS", [museum.FAULTS[0], right])
+    status, out, err = run("check", "--museum")
+    assert (status, err) == (1, "")
+    assert out.endswith("1 of 2 caught, 1 named\n")
+
+
+def test_check_steps_shows_errors_that_fall_and_rise(run):
+    status, out, err = run("check", "--steps")
+    title, *rows = (line.split() for line in out.splitlines())
+    assert (status, err, title[0], len(rows)) == (0, "", "step", len(checklist.STEPS))
+    errors = np.array(rows, float)[:, 1:]
+    best = errors.argmin(axis=0)
+    assert best[title.index("Sigmoid") - 1] in (3, 4, 5)
+    assert (errors[-1] > 100 * errors.min(axis=0)).all()
+
+
+def test_check_takes_one_mode(run):
+    status, out, err = run("check", "--museum", "--steps")
+    assert (status, out) == (2, "")
+    assert_refused(err, "--steps: not allowed with argument --museum")
 
 
 def test_doctor_finds_versions_data_and_the_gpu_problem(run, tmp_path, monkeypatch):

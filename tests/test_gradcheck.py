@@ -18,7 +18,7 @@ from minicnn import (
 )
 from minicnn.checklist import step_errors
 from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
-from minicnn.museum import ConvLastImage, LinearTransposed, MaxPoolEveryTie
+from minicnn.museum import ConvLastImage, LinearTransposed, MaxPoolEveryTie, ReLUMaskOfUpstream
 
 
 def random_case(rng):
@@ -239,3 +239,34 @@ def test_the_error_against_the_step():
     assert step_errors(Linear(4, 3), x, [1e-1])[0] < 1e-13
     rounded = step_errors(Linear(4, 3), x, [1e-5, 1e-11])
     assert rounded[1] > 1e3 * rounded[0]
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(
+        ValueError, match=r"expected a layer, or LossLayer.*<function squared_error"
+    ):
+        check_gradients(squared_error, np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"\(N, 3\)"):
+        check_gradients(Linear(3, 2), np.ones((1, 2)))
+
+
+def test_a_guess_that_the_layer_cannot_take_is_no_guess():
+    class Picky(ReLU):
+        def backward(self, dy, saved, need_dx=True):
+            if abs(dy).max() > 3:
+                raise ValueError("dy is too large")
+            return dy * 0.7 + 0.1, {}
+
+    report = check_gradients(Picky(), np.ones((1, 2)))
+    assert "2 of 2 entries of dx" in str(report)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_right_for_one_upstream_gradient_by_chance_is_found(seed):
+    report = check_gradients(ReLUMaskOfUpstream(), np.ones((1, 1)), seed=seed)
+    assert report.cause == "not linear in the upstream gradient" or report.cause == "never computed"
+
+
+def test_the_upstream_gradient_is_not_the_input_that_the_seed_draws():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    assert not check_gradients(LinearTransposed(4, 4), x, seed=0).ok
