@@ -1,0 +1,335 @@
+"""Draws the figures of the documentation: `python docs/figures.py` all, with names only those."""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from minicnn import SGD, MaxPool2D, ReLU, Sigmoid, Tanh, corr2d
+
+FOLDER = Path(__file__).parent / "figures"
+BLUE, ORANGE, PLAIN = "#9ecae1", "#fdae6b", "#f4f4f4"
+GREEN, GREY = "#a1d99b", "#d0d0d0"
+FRAMES = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd"]
+
+
+def draw_matrix(axes, matrix, corner, name, colours=()):
+    """A grid of numbers whose upper left corner is at (x, y); `colours`: (index, colour) pairs."""
+    (x, y), (_, columns) = corner, matrix.shape
+    fill = np.full(matrix.shape, PLAIN, dtype=object)
+    for index, colour in colours:
+        fill[index] = colour
+    for (i, j), number in np.ndenumerate(matrix):
+        axes.add_patch(Rectangle((x + j, y + i), 1, 1, facecolor=fill[i, j], edgecolor="black"))
+        axes.text(x + j + 0.5, y + i + 0.5, f"{number}", ha="center", va="center")
+    axes.text(x + columns / 2, y - 0.15, name, ha="center", va="bottom", fontsize=13)
+
+
+def linear_uses():
+    """The product X W^T: where an entry of X is used, and where an entry of W."""
+    x = np.array([[1, 2], [3, -1], [-2, 1]])
+    weight = np.array([[2, 1], [-1, 3], [1, 2], [3, -2]])
+    panels = [
+        (
+            "$x_{0,1}$ is used in row 0 of $Y$,\nwith the factors $w_{o,1}$",
+            ([((0, 1), ORANGE)], [(np.s_[1, :], BLUE)], [(np.s_[0, :], ORANGE)]),
+        ),
+        (
+            "$w_{2,0}$ is used in column 2 of $Y$,\nwith the factors $x_{n,0}$",
+            ([(np.s_[:, 0], BLUE)], [((0, 2), ORANGE)], [(np.s_[:, 2], ORANGE)]),
+        ),
+    ]
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    for axes, (title, (of_x, of_weight, of_product)) in zip(figure.subplots(1, 2), panels):
+        draw_matrix(axes, x, (0, 3), "$X$", of_x)
+        draw_matrix(axes, weight.T, (3, 0), "$W^T$", of_weight)
+        draw_matrix(axes, x @ weight.T, (3, 3), "$X W^T$", of_product)
+        axes.set(xlim=(-0.2, 7.2), ylim=(6.2, -0.9), aspect="equal")
+        axes.set_title(title)
+        axes.axis("off")
+    return figure
+
+
+def activations():
+    """Sigmoid, tanh and ReLU with their derivatives, and the entries that the page computes."""
+    panels = [
+        ("sigmoid", Sigmoid(), np.log([1 / 3, 1, 3, 4])),
+        ("tanh", Tanh(), np.log([1 / 2, 1, 3])),
+        ("ReLU", ReLU(), np.array([-2.0, -1, 0, 1, 2, 3])),
+    ]
+    left, right = np.linspace(-4, 0, 200), np.linspace(1e-9, 4, 200)
+    figure = Figure(figsize=(9, 3.7), layout="constrained")
+    for axes, (title, layer, entries) in zip(figure.subplots(1, 3, sharey=True), panels):
+        for x, styles in (left, ("-", "--")), (right, ("-", "--")), (entries, ("o", "o")):
+            y, saved = layer.forward(x)
+            dx, _ = layer.backward(np.ones_like(x), saved)
+            axes.plot(x, y, styles[0], color="tab:blue", label="$f(x)$")
+            axes.plot(x, dx, styles[1], color="tab:orange", label="$f\\,'(x)$")
+        axes.legend(handles=axes.lines[:2], loc="upper left")
+        axes.set(xlim=(-4, 4), ylim=(-1.1, 3.2), xlabel="$x$", title=title)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def max_pooling():
+    """Maximum pooling, 2x2 side by side: which entries win, and where the gradient goes."""
+    x = np.array(
+        [[1, 3, 2, 0, 5, 1], [4, 0, -1, 3, 2, 4], [2, 6, 1, 1, -3, 0], [-1, 5, 4, 2, 1, -2]]
+    )
+    dy = np.array([[2, -1, 3], [4, 1, -2]])
+    layer = MaxPool2D(2)
+    y, saved = layer.forward(x[None, None].astype(float))
+    dx, _ = layer.backward(dy[None, None].astype(float), saved)
+    y, dx = y[0, 0].astype(int), dx[0, 0].astype(int)
+    colours = [(np.s_[i : i + 2, j : j + 2], BLUE) for i, j in [(0, 0), (0, 4), (2, 2)]]
+    colours += [(tuple(winner), ORANGE) for winner in np.argwhere(dx)]
+    figure = Figure(figsize=(9, 2.1), layout="constrained")
+    panels = [(x, "$X$", y, "$Y$"), (dx, "$dX$", dy, "$dY$")]
+    for axes, (image, name, pooled, pooled_name) in zip(figure.subplots(1, 2), panels):
+        draw_matrix(axes, image, (0, 0), name, colours)
+        draw_matrix(axes, pooled, (7, 1), pooled_name, [(np.s_[:], ORANGE)])
+        axes.set(xlim=(-0.2, 10.2), ylim=(4.2, -0.9), aspect="equal")
+        axes.axis("off")
+    return figure
+
+
+def outline(axes, corner, shape, colour):
+    """A frame just inside `shape` (height, width) cells whose upper left corner is at (x, y)."""
+    (x, y), (height, width) = np.add(corner, 0.07), np.subtract(shape, 0.14)
+    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=3))
+
+
+def convolution_rotation():
+    """Stride 1: the weights over one entry of x, window by window, and the rotated kernel on dy."""
+    weight, dy = np.array([[1, 2, -1], [3, -2, 1]]), np.array([[1, -1], [2, 3]])
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(5, 6))
+    for (p, q), axes in zip(np.ndindex(2, 2), top.subplots(1, 4)):
+        image = np.full((3, 4), "", dtype=object)
+        image[p : p + 2, q : q + 3] = weight
+        window = np.s_[p : p + 2, q : q + 3]
+        draw_matrix(axes, image, (0, 0), "", [(window, BLUE), ((1, 1), ORANGE)])
+        axes.set_title(f"window of $y_{{{p},{q}}}$")
+        factors = f"weight {weight[1 - p, 1 - q]}, $dy_{{{p},{q}}} = {dy[p, q]}$"
+        axes.text(2, 3.2, factors, ha="center", va="top")
+        axes.set(xlim=(-0.2, 4.2), ylim=(3.8, -0.2), aspect="equal")
+    top.suptitle("$x_{1,1}$ (orange) lies in four windows, each time under another weight of $W$")
+    around = np.pad(dy, ((1, 1), (2, 2)))
+    axes = bottom.subplots()
+    draw_matrix(axes, around, (0, 0), "$dy$ with zeros around it", [(np.s_[1:3, 1:4], BLUE)])
+    axes.text(7, 2, r"$\star$", ha="center", va="center", fontsize=26)
+    draw_matrix(axes, weight[::-1, ::-1], (8, 1), "$W$ rotated by 180°", [(np.s_[:, :], BLUE)])
+    total = r"$(-2) \cdot 1 + 3 \cdot (-1) + 2 \cdot 2 + 1 \cdot 3 = 2 = dx_{1,1}$"
+    axes.text(5.5, 4.3, total, ha="center", va="top", fontsize=13)
+    axes.set(xlim=(-0.2, 11.2), ylim=(5, -1), aspect="equal")
+    for axes in figure.axes:
+        axes.axis("off")
+    return figure
+
+
+def convolution_stride():
+    """Stride 2, padding 1: the windows in the padded image, and the kernel times dy in each."""
+    x = np.array([[1, 2, 0, -1], [3, -1, 2, 1], [0, 1, -2, 3]])
+    weight, dy = np.array([[1, 2, -1], [3, -2, 1]]), np.array([[1, -1], [2, 3]])
+    sums = np.full((5, 6), "", dtype=object)
+    for p, q, i, j in np.ndindex(2, 2, 2, 3):
+        term, at = dy[p, q] * weight[i, j], (2 * p + i, 2 * q + j)
+        sums[at] = f"{sums[at]}{term:+d}" if sums[at] else f"{term}"
+    sums[sums == ""] = "0"
+    border = [(np.s_[:, :], GREY), (np.s_[1:4, 1:5], PLAIN)]
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    panels = [
+        ("padded image", np.pad(x, 1), "$y_{%d,%d}$"),
+        ("its gradient", sums, "$dy_{%d,%d} W$"),
+    ]
+    for axes, (title, matrix, label) in zip(figure.subplots(1, 2), panels):
+        draw_matrix(axes, matrix, (0, 0), "", border)
+        for (p, q), colour in zip(np.ndindex(2, 2), FRAMES):
+            outline(axes, (2 * q, 2 * p), weight.shape, colour)
+            x_text, y_text, side = (1, 4)[q], (-0.1, 5.1)[p], ("bottom", "top")[p]
+            text = axes.text(x_text, y_text, label % (p, q), ha="center", va=side, fontsize=13)
+            text.set_color(colour)
+        axes.set(xlim=(-0.2, 6.2), ylim=(5.8, -0.8), aspect="equal")
+        axes.set_title(title)
+        axes.axis("off")
+    return figure
+
+
+def im2col_columns():
+    """A window becomes a column, and what one tap reads at every output becomes a row."""
+    x = np.array([[1, 2, 0, -1], [3, -1, 2, 1], [0, 1, -2, 3]])
+    padded, taps = np.pad(x, 1), list(np.ndindex(2, 3))
+    columns = np.array([padded[i : i + 3 : 2, j : j + 3 : 2].ravel() for i, j in taps])
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    window, tap, both = np.s_[0:2, 2:5], np.s_[1:4:2, 0:3:2], (1, 2)
+    colours = [(np.s_[:, :], GREY), (np.s_[1:4, 1:5], PLAIN)]
+    colours += [(window, BLUE), (tap, ORANGE), (both, GREEN)]
+    draw_matrix(axes, padded, (0, 0.5), "padded image", colours)
+    colours = [(np.s_[:, 1], BLUE), (np.s_[3, :], ORANGE), ((3, 1), GREEN)]
+    draw_matrix(axes, columns, (10, 0), "", colours)
+    axes.text(12, -0.9, "columns", ha="center", va="bottom", fontsize=13)
+    for row, (i, j) in enumerate(taps):
+        axes.text(9.8, row + 0.5, f"tap ({i}, {j})", ha="right", va="center")
+    for column, (p, q) in enumerate(np.ndindex(2, 2)):
+        axes.text(column + 10.5, -0.15, f"$y_{{{p},{q}}}$", ha="center", va="bottom")
+    axes.set(xlim=(-0.2, 14.2), ylim=(6.2, -1.7), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+def im2col_matrix():
+    """The 0/1 matrix of im2col: for each entry of the columns, the entry of the image it copies."""
+    entries = np.arange(30).reshape(5, 6)
+    taps = [entries[i : i + 3 : 2, j : j + 3 : 2] for i, j in np.ndindex(2, 3)]
+    copied = np.concatenate([tap.ravel() for tap in taps])
+    figure = Figure(figsize=(9, 7.4), layout="constrained")
+    axes = figure.subplots()
+    inside = np.pad(np.ones((3, 4), bool), 1).ravel()
+    for entry in range(30):
+        fill = PLAIN if inside[entry] else GREY
+        axes.add_patch(Rectangle((entry, 0), 1, 24, facecolor=fill))
+    for row, entry in enumerate(copied):
+        axes.add_patch(Rectangle((entry, row), 1, 1, facecolor="black"))
+    axes.hlines(range(25), 0, 30, colors="white", linewidths=0.8)
+    axes.vlines(range(31), 0, 24, colors="white", linewidths=0.8)
+    axes.hlines(range(0, 25, 4), 0, 30, colors="black", linewidths=1)
+    axes.vlines(range(0, 31, 6), 0, 24, colors="black", linewidths=1)
+    for k, (i, j) in enumerate(np.ndindex(2, 3)):
+        axes.text(-0.3, 4 * k + 2, f"tap ({i}, {j})", ha="right", va="center")
+    for row in range(5):
+        axes.text(6 * row + 3, -0.3, f"image row {row}", ha="center")
+    axes.set(xlim=(-3.6, 30.2), ylim=(24.2, -1.3), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+def sgd_paths():
+    """Twenty steps of plain SGD, momentum and Nesterov momentum in an elongated bowl."""
+    start, curvature = np.array([-10.0, 3.0]), np.array([1.0, 16.0])
+    x, y = np.meshgrid(np.linspace(-11, 8, 200), np.linspace(-3.7, 3.7, 100))
+    bowl = (curvature[0] * x**2 + curvature[1] * y**2) / 2
+    runs = [
+        ("plain", SGD(0.05)),
+        ("momentum 0.8", SGD(0.05, momentum=0.8)),
+        ("Nesterov momentum 0.8", SGD(0.05, momentum=0.8, nesterov=True)),
+    ]
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    for axes, (name, optimizer) in zip(figure.subplots(3, 1, sharex=True), runs):
+        w, path = start.copy(), [start]
+        for _ in range(20):
+            optimizer.step({"w": w}, {"w": curvature * w})
+            path.append(w.copy())
+        axes.contour(x, y, bowl, [0.5, 2, 8, 24, 50, 90], colors="#bdbdbd", linewidths=1)
+        axes.plot(*np.transpose(path), ".-", color="#d95f0e", markersize=8)
+        axes.plot(0, 0, "+", color="black", markersize=12)
+        axes.set_title(f"{name}: loss {(curvature * w**2).sum() / 2:.2g} after 20 steps")
+        axes.set(ylabel="$w_1$, curvature 16", aspect="equal")
+    axes.set_xlabel("$w_0$, curvature 1")
+    return figure
+
+
+def glorot_layers():
+    """Standard deviation of activations and gradients through ten layers, for three scales."""
+    features, depth = 256, 10
+    glorot = np.sqrt(6 / (2 * features))
+    runs = [
+        ("U(±1/sqrt(fan_in)), a third of Glorot's variance", 3**-0.5, "#3182bd", "v"),
+        ("Glorot", 1, "black", "o"),
+        ("nine times Glorot's variance", 3, "#d95f0e", "^"),
+    ]
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    forward_axes, backward_axes = figure.subplots(1, 2, sharey=True)
+    for name, scale, colour, marker in runs:
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((256, features))
+        outputs, tape = [x.std()], []
+        for _ in range(depth):
+            weight = rng.uniform(-scale * glorot, scale * glorot, (features, features))
+            x = np.tanh(x @ weight.T)
+            outputs.append(x.std())
+            tape.append((weight, x))
+        dx = rng.standard_normal(x.shape)
+        gradients = [dx.std()]
+        for weight, y in reversed(tape):
+            dx = dx * (1 - y**2) @ weight
+            gradients.append(dx.std())
+        style = {"color": colour, "marker": marker}
+        forward_axes.semilogy(outputs, label=name, **style)
+        backward_axes.semilogy(gradients[::-1], **style)
+    forward_axes.set(title="activations, left to right", ylabel="standard deviation")
+    backward_axes.set(title="gradients, right to left")
+    for axes in forward_axes, backward_axes:
+        axes.set(xlabel="after layer (0: the input)", xticks=range(depth + 1))
+        axes.grid(color="#dddddd")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def two_convolutions():
+    """Two convolutions in a row: each kernel's gradient, and the two arrays that it is made of."""
+    image = np.array([[-1, 1, 0, 2, 2], [1, 2, -1, 0, 0], [2, 0, -1, 1, 0], [0, 1, 2, 2, -1]])
+    weights = [np.array([[1, 2], [-1, 1]]), np.array([[2, -1], [1, 3]])]
+    forward, backward, dweights = [image], [np.array([[1, 2, -1], [0, -1, 2]])], []
+    for weight in weights:
+        forward.append(corr2d(forward[-1], weight).astype(int))
+    for weight, x in zip(weights[::-1], forward[1::-1]):
+        dweights.insert(0, corr2d(x, backward[0]).astype(int))
+        dx = corr2d(np.pad(backward[0], 1), weight[::-1, ::-1])
+        backward.insert(0, dx.astype(int))
+    corners, top, middle, bottom = [0, 8.5, 16], 0, 5.3, 9
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    axes = figure.subplots()
+
+    def arrow(start, end, label=""):
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "linewidth": 1.5})
+        x, y = (start[0] + end[0]) / 2, start[1] - 0.2
+        axes.text(x, y, label, ha="center", va="bottom", fontsize=13)
+
+    for i, (x, of_forward, of_backward) in enumerate(zip(corners, forward, backward)):
+        is_input, is_upstream = (BLUE, PLAIN)[i == 2], (PLAIN, ORANGE)[i > 0]
+        draw_matrix(axes, of_forward, (x, top), f"$x_{i}$", [(np.s_[:, :], is_input)])
+        draw_matrix(axes, of_backward, (x, bottom), f"$dx_{i}$", [(np.s_[:, :], is_upstream)])
+    for i, dweight in enumerate(dweights):
+        left, right = corners[i] + forward[i].shape[1], corners[i + 1]
+        centre = (left + right) / 2
+        draw_matrix(axes, dweight, (centre - 1, middle), f"$dW_{i + 1}$")
+        arrow((left + 0.3, top + 1.5), (right - 0.3, top + 1.5), rf"$\star\ W_{i + 1}$")
+        arrow((right - 0.3, bottom + 1.5), (left + 0.3, bottom + 1.5), rf"$\ast\ W_{i + 1}$")
+        arrow((left - 0.3, top + len(forward[i]) + 0.2), (centre - 1.2, middle + 0.6))
+        arrow((right + 0.3, bottom - 0.2), (centre + 1.2, middle + 1.4))
+    axes.set(xlim=(-0.2, 19.2), ylim=(13.2, -1), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+FIGURES = {
+    figure.__name__: figure
+    for figure in [
+        linear_uses,
+        activations,
+        max_pooling,
+        convolution_stride,
+        convolution_rotation,
+        im2col_columns,
+        im2col_matrix,
+        sgd_paths,
+        glorot_layers,
+        two_convolutions,
+    ]
+}
+
+
+def main(names):
+    matplotlib.rcParams["svg.hashsalt"] = "the same file each time"
+    FOLDER.mkdir(exist_ok=True)
+    for name in names or FIGURES:
+        path = FOLDER / f"{name}.svg"
+        FIGURES[name]().savefig(path, facecolor="white", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
