@@ -15,7 +15,7 @@ from minicnn.layers import (
 )
 from minicnn.losses import softmax, softmax_cross_entropy, squared_error
 from minicnn.models import lenet, lenet_relu
-from minicnn.optimizers import SGD
+from minicnn.optimizers import SGD, cosine
 from minicnn.reference import (
     corr2d,
     corr2d_multi_in,
@@ -43,6 +43,7 @@ __all__ = [
     "corr2d_multi_in",
     "corr2d_multi_in_out",
     "corr2d_multi_in_out_1x1",
+    "cosine",
     "digits",
     "evaluate",
     "fashion_mnist",

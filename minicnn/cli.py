@@ -23,7 +23,7 @@ from minicnn.datasets import (
 from minicnn.gradcheck import table
 from minicnn.losses import softmax
 from minicnn.models import INPUT_SHAPE, MODELS
-from minicnn.optimizers import SGD
+from minicnn.optimizers import SCHEDULES, SGD
 from minicnn.parallel import worker_count
 from minicnn.training import estimate_seconds, evaluate, fit
 
@@ -84,9 +84,11 @@ def train(args: argparse.Namespace) -> None:
         "momentum": args.momentum,
         "nesterov": args.nesterov,
         "weight_decay": args.weight_decay,
+        "schedule": args.schedule,
         "seed": args.seed,
     }
     folder = runs.new_run(args.out, config)
+    schedule = "" if args.schedule == "constant" else f" ({args.schedule} schedule)"
     place = f"the {device}"
     if device == "cpu":
         count = worker_count(net, args.batch_size, args.workers)
@@ -95,7 +97,7 @@ def train(args: argparse.Namespace) -> None:
     print(
         f"{name}, {parameters:,} parameters, on {train_set.name} "
         f"({len(train_set):,} images to train, {len(test_set):,} to test), on {place}\n"
-        f"{_number(args.epochs, 'epoch')}, batch {args.batch_size}, lr {lr:g}, momentum "
+        f"{_number(args.epochs, 'epoch')}, batch {args.batch_size}, lr {lr:g}{schedule}, momentum "
         f"{args.momentum:g}, weight decay {args.weight_decay:g}, seed {args.seed}\n"
         f"about {_duration(seconds)}, going by one step; results go to {folder}",
         flush=True,
@@ -105,6 +107,7 @@ def train(args: argparse.Namespace) -> None:
         train_set,
         test_set,
         optimizer=optimizer,
+        schedule=SCHEDULES[args.schedule],
         seed=args.seed,
         on_epoch=lambda history: runs.save_epoch(folder, net, history),
         **work,
@@ -214,6 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--momentum", type=float, default=0.0, help="from 0 to below 1 (default: 0)")
     add("--nesterov", action="store_true", help="use Nesterov's form of momentum")
     add("--weight-decay", type=float, default=0.0, help="factor of the L2 penalty (default: 0)")
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        default="constant",
+        help="of the learning rate: constant, or cosine, down to 0 (default: constant)",
+    )
     add("--seed", type=_at_least(0), default=0, help="of weights and order of images (default: 0)")
     add("--out", help="folder for the run, new or empty (default: a new one under runs/)")
     evaluator = command("evaluate", evaluate_run)

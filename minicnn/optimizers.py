@@ -7,11 +7,18 @@ With gradient g of a parameter w, learning rate lr, momentum m and weight decay 
     g = v, or with Nesterov g = g + m*v    v again, as if the next gradient were g too     (3)
     w = w - lr*g                                                                           (4)
 
+Large steps at first, to get on, and small ones at last, to settle: half a cosine takes lr from its
+full size to 0. After a share t of the training, between 0 and 1, lr is multiplied by
+
+    cosine(t) = (1 + cos(pi*t)) / 2                                                        (5)
+
 Source: B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
 Y. Bengio, N. Boulanger-Lewandowski, R. Pascanu, "Advances in optimizing recurrent networks", ICASSP
-2013, section 3.5, for Nesterov in this form, with lr taken out of v as PyTorch does.
+2013, section 3.5, for Nesterov in this form, with lr taken out of v as PyTorch does; I. Loshchilov,
+F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, for the cosine.
 """
 
+import math
 from collections.abc import Mapping
 
 from minicnn.backend import Array
@@ -55,3 +62,16 @@ class SGD:
                 v = self.velocity[name] = self.momentum * self.velocity.get(name, 0.0) + g  # (2)
                 g = g + self.momentum * v if self.nesterov else v  # (3)
             w -= self.lr * g  # (4)
+
+
+def constant(progress: float) -> float:
+    """No schedule: 1 throughout."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """The factor of the learning rate after a share `progress` of the training, from 1 to 0."""
+    return (1 + math.cos(math.pi * progress)) / 2  # (5)
+
+
+SCHEDULES = {"constant": constant, "cosine": cosine}

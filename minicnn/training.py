@@ -1,8 +1,9 @@
 """Training: batches, losses, gradients and steps, with a history of how they went."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from minicnn.backend import Array, array_module, synchronize
 from minicnn.checks import integer
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
-from minicnn.optimizers import SGD
+from minicnn.optimizers import SGD, constant
 from minicnn.parallel import BatchGradients, batch_gradients, loss_and_correct
 
 POINTS_PER_EPOCH = 5
@@ -60,6 +61,7 @@ def fit(
     epochs: int = 10,
     batch_size: int = 256,
     optimizer: SGD | None = None,
+    schedule: Callable[[float], float] = constant,
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
@@ -68,6 +70,8 @@ def fit(
     """Trains `net` in place on softmax cross-entropy, on the device of its parameters.
 
     optimizer: the course's SGD(lr=0.9) if None
+    schedule: factor of the learning rate for each share of the training that is done, from 0 to
+        1, as `optimizers.cosine`
     seed: of the order of the images; epoch e has the order drawn from (seed, e)
     workers: processes on a CPU, up to one for each chunk, all cores if None; the result is the
         same for any number
@@ -91,6 +95,7 @@ def fit(
     test = test and test.to(net.device)
     history = History(len(train), net.device)
     with (
+        _lr_restored(optimizer) as lr,
         batch_gradients(net, train, batch_size, workers) as gradients,
         tqdm(
             total=epochs * len(train),
@@ -101,8 +106,10 @@ def fit(
     ):
         for epoch in range(epochs):
             start = time.perf_counter()
-            rng = np.random.default_rng((seed, epoch))
-            _train_epoch(net, train, batch_size, optimizer, rng, gradients, history, bar)
+            steps = batches(len(train), batch_size, np.random.default_rng((seed, epoch)))
+            done = (np.arange(len(steps)) / len(steps) + epoch) / epochs
+            rates = [lr * schedule(share) for share in done.tolist()]
+            _train_epoch(net, train, steps, rates, optimizer, gradients, history, bar)
             synchronize(net.device)
             history.train_seconds.append(time.perf_counter() - start)
             if test is not None:
@@ -123,19 +130,19 @@ def fit(
 def _train_epoch(
     net: Layer,
     train: Dataset,
-    batch_size: int,
+    steps: list[Array],
+    rates: list[float],
     optimizer: SGD,
-    rng: np.random.Generator,
     gradients: BatchGradients,
     history: History,
     bar: tqdm,
 ) -> None:
-    """One pass over `train` in an order from `rng`; appends to `history`."""
+    """One pass over `train`: for each step the images, by index, and the learning rate. Appends to
+    `history`."""
     epoch, seen, loss_sum, correct_sum = len(history.train_loss), 0, 0.0, 0
-    steps = batches(len(train), batch_size, rng)
     every = math.ceil(len(steps) / POINTS_PER_EPOCH)
     unread = []  # reading a number from a GPU holds up its work, so that is put off
-    for step, index in enumerate(steps, 1):
+    for step, (index, rate) in enumerate(zip(steps, rates), 1):
         loss, correct, grads = gradients(index)
         unread.append((step, loss, correct, len(index)))
         at_point = step % every == 0 or step == len(steps)
@@ -155,10 +162,20 @@ def _train_epoch(
             )
         if at_point:
             history.curve.append((epoch + step / len(steps), loss_sum / seen, correct_sum / seen))
+        optimizer.lr = rate
         optimizer.step(net.params, grads)
         bar.update(len(index))
     history.train_loss.append(loss_sum / seen)
     history.train_accuracy.append(correct_sum / seen)
+
+
+@contextlib.contextmanager
+def _lr_restored(optimizer: SGD) -> Iterator[float]:
+    lr = optimizer.lr
+    try:
+        yield lr
+    finally:
+        optimizer.lr = lr
 
 
 def evaluate(net: Layer, data: Dataset, *, workers: int | None = None) -> tuple[float, float]:

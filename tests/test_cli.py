@@ -14,7 +14,7 @@ import safetensors.numpy
 from PIL import Image
 
 import minicnn
-from minicnn import SGD, backend, checklist, cli, doctor, fit, lenet_relu, museum
+from minicnn import SGD, backend, checklist, cli, doctor, fit, lenet_relu, museum, optimizers
 from minicnn.backend import gpu_problem
 from minicnn.cli import main
 from minicnn.datasets import DataError, DatasetNotFound, sources
@@ -149,16 +149,18 @@ def test_train_is_fit_with_the_settings_that_were_given(run, small_digits, tmp_p
     folder = tmp_path / "run"
     settings = {
         **{"model": "lenet-relu", "epochs": 2, "batch_size": 100, "lr": 0.05, "momentum": 0.9},
-        **{"weight_decay": 0.001, "seed": 3},
+        **{"weight_decay": 0.001, "schedule": "cosine", "seed": 3},
     }
     options = [(f"--{name.replace('_', '-')}", value) for name, value in settings.items()]
     data = ("--data", "digits", "--nesterov", "--workers", 2, "--out", folder)
     status, out, _ = run("train", *sum(options, ()), *data)
     assert status == 0
+    assert "lr 0.05 (cosine schedule), momentum 0.9" in out
 
     net = lenet_relu(np.random.default_rng(3))
     optimizer = SGD(0.05, 0.9, nesterov=True, weight_decay=0.001)
     work = {"epochs": 2, "batch_size": 100, "seed": 3, "progress": False}
+    work["schedule"] = optimizers.cosine
     history = fit(net, *small_digits, optimizer=optimizer, **work)
     stored = safetensors.numpy.load_file(folder / "weights.safetensors")
     for name, parameter in net.params.items():

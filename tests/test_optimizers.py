@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from minicnn import SGD
+from minicnn.optimizers import constant, cosine
 
 START, GRADIENT, STEPS = 2.0, 0.5, 7
 
@@ -94,3 +95,9 @@ def test_gradients_that_do_not_fit_change_nothing(grads):
         SGD(lr=1).step(params, grads)
     assert str({"a": (2,), "b": (3,)}) in str(caught.value) and str(shapes) in str(caught.value)
     assert not any(params["a"]) and not any(params["b"])
+
+
+def test_schedules():
+    assert [constant(t) for t in (0, 0.3, 1)] == [1, 1, 1]
+    quarters = [cosine(t) for t in (0, 1 / 3, 1 / 2, 2 / 3, 1)]
+    assert quarters == pytest.approx([1, 3 / 4, 1 / 2, 1 / 4, 0])

@@ -172,6 +172,23 @@ def test_the_course_optimizer_is_the_default(new_net, small_digits):
     assert bits(nets[0]) == bits(nets[1]) != bits(new_net())
 
 
+def test_the_schedule_gives_each_step_its_learning_rate(new_net, small_digits):
+    asked = []
+
+    def schedule(progress):
+        asked.append(progress)
+        return 0.5 if progress < 0.5 else 0.0
+
+    options = {"batch_size": 250, "workers": 1, **QUIET}
+    scheduled, plain = new_net(), new_net()
+    optimizer = SGD(0.2)
+    fit(scheduled, small_digits[0], epochs=2, optimizer=optimizer, schedule=schedule, **options)
+    fit(plain, small_digits[0], epochs=1, optimizer=SGD(0.1), **options)
+    assert asked == [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
+    assert bits(scheduled) == bits(plain)
+    assert optimizer.lr == 0.2
+
+
 def test_history_has_an_entry_an_epoch_and_tells_of_each(new_net, small_digits, clock, capsys):
     """Three steps of one second are an epoch; the time of evaluation does not count."""
     train, test = small_digits
