@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from minicnn import SGD, MaxPool2D, ReLU, Sigmoid, Tanh, corr2d
+from minicnn import SGD, Linear, MaxPool2D, ReLU, Sigmoid, Tanh, corr2d, softmax_cross_entropy
+from minicnn.checklist import STEPS, step_errors
+from minicnn.gradcheck import LossLayer
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, PLAIN = "#9ecae1", "#fdae6b", "#f4f4f4"
@@ -227,8 +229,8 @@ def sgd_paths():
         axes.plot(*np.transpose(path), ".-", color="#d95f0e", markersize=8)
         axes.plot(0, 0, "+", color="black", markersize=12)
         axes.set_title(f"{name}: loss {(curvature * w**2).sum() / 2:.2g} after 20 steps")
-        axes.set(ylabel="$w_1$, curvature 16", aspect="equal")
-    axes.set_xlabel("$w_0$, curvature 1")
+        axes.set(ylabel="curvature 16", aspect="equal")
+    axes.set_xlabel("curvature 1")
     return figure
 
 
@@ -306,6 +308,32 @@ def two_convolutions():
     return figure
 
 
+def steps():
+    """The error of central differences against the step, for three layers."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((3, 5)), rng.integers(0, 5, 3)
+    layers = [
+        ("softmax with cross-entropy", LossLayer(softmax_cross_entropy, labels), "#d95f0e", "o"),
+        ("Tanh", Tanh(), "#3182bd", "^"),
+        ("Linear", Linear(5, 4, rng=rng), "#31a354", "s"),
+    ]
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for name, layer, colour, marker in layers:
+        errors = step_errors(layer, x, STEPS)
+        axes.loglog(STEPS, errors, color=colour, marker=marker, markersize=5, label=name)
+    for (h, error), slope, side in [((1e-2, 1e-4), 2, "right"), ((1e-8, 1e-6), -1, "left")]:
+        ends = np.array([h / 10, h * 10])
+        axes.loglog(ends, error * (ends / h) ** slope, "--", color="black", linewidth=1)
+        axes.text(h, 3 * error, f"slope {slope}", ha=side, va="bottom")
+    axes.axvline(1e-5, color="#999999", linewidth=1)
+    axes.text(1.2e-5, 2e-15, "the checker's step", color="#666666")
+    axes.set(xlabel="step $h$", ylabel="largest relative error", ylim=(1e-16, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper center")
+    return figure
+
+
 FIGURES = {
     figure.__name__: figure
     for figure in [
@@ -319,6 +347,7 @@ FIGURES = {
         sgd_paths,
         glorot_layers,
         two_convolutions,
+        steps,
     ]
 }
 

@@ -10,7 +10,7 @@
 Each derivative is written in y, which the next layer keeps anyway, so x can be forgotten. For the
 sigmoid: exp(-x) = (1 - y)/y, so f' = exp(-x) / (1 + exp(-x))**2 = y**2 * (1 - y)/y = y*(1 - y).
 The form with tanh cannot overflow, where exp(-x) does for large negative x; its price is that y is
-exactly 0 below about x = -17 in float32 (-37 in float64), where it should be exp(x).
+exactly 0 below about x = -20 in float32 (-38 in float64), where it should be exp(x).
 
 Source: Y. LeCun et al., "Efficient BackProp", 1998, section 4.4; V. Nair, G. Hinton, "Rectified
 linear units improve restricted Boltzmann machines", ICML 2010.
