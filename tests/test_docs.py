@@ -4,14 +4,19 @@ Display mathematics has to be in ```math blocks, which GitHub takes as they are.
 Markdown first: `BREAKS` is what does not survive that.
 """
 
+import ast
 import doctest
 import functools
+import importlib.util
+import json
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from minicnn.museum import FAULTS
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
@@ -188,7 +193,7 @@ def sections(path, text):
     if not text.startswith("# "):
         yield "1: expected '# Title' in the first line"
     found = re.findall(r"^## (.+)$", prose(text), re.MULTILINE)
-    if path.parent == DERIVATIONS and path.name != "README.md" and found != SECTIONS:
+    if path.parent == DERIVATIONS and found != SECTIONS:
         yield f"1: expected the sections {SECTIONS} but found {found}"
 
 
@@ -218,6 +223,42 @@ def test_page(path, check):
 @pytest.mark.parametrize("path", [REPOSITORY / "README.md", REPOSITORY / "benchmarks/README.md"])
 def test_the_links_of_the_readmes(path):
     assert not list(links(path, path.read_text()))
+
+
+def causes_in(module):
+    """What the functions of a module that return a cause return, and the causes that it gives to
+    Finding; `...` where an f-string fills something in."""
+    for node in ast.walk(ast.parse((REPOSITORY / "minicnn" / module).read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
+            found = node.args[2:]
+        elif isinstance(node, ast.FunctionDef) and ast.unparse(node.returns or []) == "str | None":
+            found = [part.value for part in ast.walk(node) if isinstance(part, ast.Return)]
+        else:
+            continue
+        for text in re.findall(r"'(.*?)'", " ".join(map(ast.unparse, found))):
+            yield re.sub(r"\{.*?\}", "...", text)
+
+
+def test_the_page_lists_the_causes_that_the_checker_names():
+    rows = re.findall(r"^\| (`.*?) \|", (REPOSITORY / "docs/checking.md").read_text(), re.MULTILINE)
+    listed = {cause for row in rows for cause in re.findall(r"`(.+?)`", row)}
+    modules = "diagnosis.py", "contract.py", "gradcheck.py"
+    known = {cause for module in modules for cause in causes_in(module)}
+    known.remove("..., ...")  # a sign and a factor
+    assert listed == known | {"opposite sign"}
+    for cause in {fault.cause for fault in FAULTS} - {None}:
+        patterns = (re.escape(each).replace(r"\.\.\.", ".+") for each in listed)
+        assert any(re.fullmatch(pattern, cause) for pattern in patterns), cause
+
+
+def test_the_museum_page_holds_what_was_measured():
+    spec = importlib.util.spec_from_file_location("curves", REPOSITORY / "docs/museum_curves.py")
+    curves = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(curves)
+    page = curves.PAGE.read_text()
+    written = curves.markdown(json.loads(curves.RESULTS.read_text()))
+    assert curves.put_into(page, written) == page
+    assert written in page
 
 
 GOOD = r"""# Title

@@ -7,6 +7,7 @@ from minicnn import (
     AvgPool2D,
     Conv2D,
     Flatten,
+    Layer,
     Linear,
     MaxPool2D,
     ReLU,
@@ -201,7 +202,7 @@ def test_the_wrong_layer_of_a_network_is_named():
     net = Sequential(Conv2D(1, 2, 3, rng=rng), Tanh(), ConvLastImage(2, 3, 3, rng=rng), Flatten())
     report = check_gradients(net, rng.standard_normal((3, 1, 7, 6)))
     assert {f.gradient for f in report.findings} == {"2.weight", "2.bias"}
-    assert any(f.message.startswith("layer 2, Conv2D(2, 3, 3):") for f in report.findings)
+    assert any(f.message.startswith("layer 2, ConvLastImage(2, 3, 3):") for f in report.findings)
 
 
 def test_what_backward_raises_is_reported():
@@ -270,3 +271,35 @@ def test_what_is_right_for_one_upstream_gradient_by_chance_is_found(seed):
 def test_the_upstream_gradient_is_not_the_input_that_the_seed_draws():
     x = np.random.default_rng(0).standard_normal((3, 4))
     assert not check_gradients(LinearTransposed(4, 4), x, seed=0).ok
+
+
+class Dropout(Layer):
+    """Sets half of the entries to zero; backward is wrong by a factor."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.rng, self.factor = np.random.default_rng(0), factor
+
+    def forward(self, x):
+        mask = (self.rng.random(x.shape) < 0.5).astype(x.dtype)
+        return x * mask, mask
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * saved * dy.dtype.type(self.factor), {}
+
+
+@pytest.mark.parametrize("factor", [1, 5])
+def test_random_numbers_in_forward_are_reported(factor):
+    assert check_gradients(Dropout(factor), np.ones((3, 4))).cause == "random numbers in forward"
+
+
+def test_gradients_that_are_missing_without_dx_are_reported():
+    class ReturnsEarly(Linear):
+        def backward(self, dy, saved, need_dx=True):
+            return super().backward(dy, saved) if need_dx else (None, {})
+
+    report = check_gradients(ReturnsEarly(3, 2), np.ones((2, 3)))
+    assert {(f.gradient, f.cause) for f in report.findings} == {
+        ("weight", "need_dx misread"),
+        ("bias", "need_dx misread"),
+    }

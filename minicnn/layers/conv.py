@@ -93,8 +93,8 @@ class Conv2D(Layer):
     def __repr__(self) -> str:
         bias = "" if "bias" in self.params else ", bias=False"
         groups = f", groups={self.groups}" if self.groups > 1 else ""
-        windows = self.window.arguments()
-        return f"Conv2D({self.in_channels}, {self.out_channels}, {windows}{groups}{bias})"
+        channels = f"{self.in_channels}, {self.out_channels}"
+        return f"{type(self).__name__}({channels}, {self.window.arguments()}{groups}{bias})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         check_images(self, x_shape, self.in_channels)

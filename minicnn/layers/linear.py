@@ -46,7 +46,7 @@ class Linear(Layer):
 
     def __repr__(self) -> str:
         bias = "" if "bias" in self.params else ", bias=False"
-        return f"Linear({self.in_features}, {self.out_features}{bias})"
+        return f"{type(self).__name__}({self.in_features}, {self.out_features}{bias})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         if len(x_shape) != 2 or x_shape[1] != self.in_features:
