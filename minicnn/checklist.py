@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.gradcheck import LossLayer, Report, check_gradients
+from minicnn.gradcheck import LossLayer, check_gradients
 from minicnn.layers import (
     AvgPool2D,
     Conv2D,
@@ -20,6 +20,7 @@ from minicnn.layers import (
 from minicnn.losses import softmax_cross_entropy, squared_error
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.museum import FAULTS, Fault
+from minicnn.report import Report
 from minicnn.tables import align
 
 STEPS = [10.0**-k for k in range(1, 12)]
@@ -32,6 +33,7 @@ def check_layers(seed: int = 0) -> list[Report]:
     labels, target = rng.integers(0, 5, 3), rng.standard_normal(rows)
     cases: list[tuple[Layer, tuple[int, ...]]] = [
         (Linear(5, 4, rng=rng), rows),
+        (Linear(5, 4, bias=False, rng=rng), (1, 5)),
         (Sigmoid(), rows),
         (Tanh(), rows),
         (ReLU(), rows),

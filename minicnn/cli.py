@@ -20,11 +20,11 @@ from minicnn.datasets import (
     mnist,
     read_image,
 )
-from minicnn.gradcheck import table
 from minicnn.losses import softmax
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.optimizers import SCHEDULES, SGD
 from minicnn.parallel import worker_count
+from minicnn.report import table
 from minicnn.training import estimate_seconds, evaluate, fit
 
 

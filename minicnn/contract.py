@@ -1,7 +1,9 @@
 """What the protocol of `layers/base.py` promises beyond the gradients, checked for any layer.
 
-Nothing that is passed in is changed; nothing of a batch stays in the layer; without `need_dx` only
-dx is left out; float32 in, float32 out; and inputs of a thousand do not overflow.
+One x gives one y, of the shape that was foretold, whatever other images are in the batch and
+however x lies in memory. Nothing that is passed in is changed, and nothing of a batch stays in the
+layer. Without `need_dx` only dx is left out. Float32 in gives float32 out, with the values of
+float64 up to rounding, and without overflow where they are representable.
 """
 
 from collections.abc import Iterator
@@ -10,33 +12,47 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.diagnosis import Finding
 from minicnn.layers import Layer
+from minicnn.report import Finding
+from minicnn.sequential import Sequential
 from minicnn.summary import arrays_in
+
+
+def structure_findings(layer: Layer, result: Any) -> Iterator[Finding]:
+    """Whether what backward returned is dx and a gradient for each parameter."""
+    parts = result if isinstance(result, tuple) else [result]
+    if len(parts) != 2 or not isinstance(parts[1], dict):
+        types = ", ".join(type(part).__name__ for part in parts)
+        raise TypeError(f"expected (dx, grads), an array and a dict, but got ({types})")
+    dx, grads = result
+    missing = [name for name in layer.params if grads.get(name) is None]
+    for name in [*(["x"] if dx is None else []), *missing]:
+        yield Finding(name, f"backward gave no d{name}", "never computed")
+    for name in grads.keys() - layer.params.keys():
+        yield Finding(name, f"backward gave d{name} but there is no parameter {name}", None)
 
 
 def contract_findings(layer: Layer, x: Array, dy: Array) -> list[Finding]:
     """What the layer breaks, for an input and an upstream gradient of float64. Only the first kind
     of breach is reported, since it may cause others."""
     with np.errstate(all="ignore"):
-        float32 = layer.astype(np.float32), x.astype(np.float32)
         return (
             list(_output_findings(layer, x))
             or list(_change_findings(layer, x.copy(), dy.copy()))
             or list(_memory_findings(layer, x, dy))
-            or list(_dtype_findings(*float32))
-            or list(_overflow_findings(*float32))
+            or list(_layout_findings(layer, x, dy))
+            or list(_float32_findings(layer, x, dy))
         )
 
 
 def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
-    """Whether backward depends on dy as the chain rule does, in proportion. A layer that does not
-    may still be right for one dy, by chance."""
+    """Whether backward is linear in dy, as the chain rule is: with dy a thousand times as large
+    and of the opposite sign. A layer where it is not may be right for one dy, by chance."""
     _, saved = layer.forward(x.copy())
-    turned = _gradients(layer, -dy, saved)
-    for name, gradient in _gradients(layer, dy, saved).items():
-        if not _same(turned[name], -gradient):
-            message = f"with dy of opposite sign, d{name} should have the opposite sign"
+    expected = _gradients(layer, dy, saved)
+    for name, gradient in _gradients(layer, -1024 * dy, saved).items():
+        if not _same(gradient, -1024 * expected[name]):
+            message = f"with -1024 times dy, d{name} should be -1024 times as large"
             yield Finding(name, message, "not linear in the upstream gradient")
 
 
@@ -49,6 +65,10 @@ def _output_findings(layer: Layer, x: Array) -> Iterator[Finding]:
     elif not _same(y, again):
         message = "the same x gives another y the second time, so there is no slope to compare with"
         yield Finding("y", message, "random numbers in forward")
+    elif len(x) > 1 and not layer.whole_batch:
+        if not _same(layer.forward(x[:1].copy())[0], y[:1], 1e-9):
+            message = "y of the first image depends on the others, but whole_batch is False"
+            yield Finding("y", message, "images of a batch mixed")
 
 
 def _change_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
@@ -69,7 +89,7 @@ def _memory_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     _, saved = layer.forward(x.copy())
     first = _gradients(layer, dy, saved)
     second = _gradients(layer, dy, saved)
-    layer.forward(1 - x)
+    layer.forward(-x - np.copysign(1, x))  # every entry is another, and of the opposite sign
     after_other_forward = _gradients(layer, dy, saved)
     _, without_dx = layer.backward(dy.copy(), saved, need_dx=False)
     for name, expected in first.items():
@@ -82,33 +102,59 @@ def _memory_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
             yield Finding(name, f"need_dx=False gives another d{name}", "need_dx misread")
 
 
-def _dtype_findings(layer: Layer, x: Array) -> Iterator[Finding]:
-    for name, array in _results(layer, x).items():
-        if array.dtype != np.float32:
-            yield Finding(name, f"float32 in, but {_title(name)} is {array.dtype}", "dtype lost")
+def _layout_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    expected = _results(layer, x, dy)
+    for name, array in _results(layer, _batch_last(x), _batch_last(dy)).items():
+        if not _same(array, expected[name], 1e-9):
+            message = f"{_title(name)} is another if x and dy lie in memory with the batch last"
+            yield Finding(name, message, "depends on the order in memory")
 
 
-def _overflow_findings(layer: Layer, x: Array) -> Iterator[Finding]:
-    usual = _results(layer, x)
-    for name, array in _results(layer, 1000 * x).items():
-        if np.isfinite(usual[name]).all() and not np.isfinite(array).all():
-            message = f"for inputs of about 1000 {_title(name)} is not finite"
-            yield Finding(name, message, "overflow")
+def _float32_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    x, dy = x.astype(np.float32), dy.astype(np.float32)
+    for scale in (1, 100):
+        results = _results(layer.astype(np.float32), scale * x, dy)
+        exact = _results(layer, scale * x.astype(np.float64), dy.astype(np.float64))
+        for name, array in results.items():
+            title, wanted = _title(name), exact[name]
+            representable = np.isfinite(wanted) & (np.abs(wanted) < np.finfo(np.float32).max)
+            if array.dtype != np.float32:
+                yield Finding(name, f"float32 in, but {title} is {array.dtype}", "dtype lost")
+            elif wanted.dtype != np.float64:
+                yield Finding(name, f"float64 in, but {title} is {wanted.dtype}", "dtype lost")
+            elif not np.isfinite(array[representable]).all():
+                message = f"for inputs {scale} times as large {title} of float32 is not finite"
+                yield Finding(name, message, "overflow")
+            elif scale == 1 and _differs(array, wanted) and not isinstance(layer, Sequential):
+                message = f"{title} of float32 has other values than of float64"
+                yield Finding(name, message, "float32 computed otherwise")
 
 
 def _gradients(layer: Layer, dy: Array, saved: Any) -> dict[str, Array]:
-    dx, grads = layer.backward(dy.copy(), saved)
-    return {"x": dx, **grads}
+    dx, grads = layer.backward(dy.copy(order="K"), saved)
+    return {"x": np.asarray(dx), **{name: np.asarray(grad) for name, grad in grads.items()}}
 
 
-def _results(layer: Layer, x: Array) -> dict[str, Array]:
-    y, saved = layer.forward(x.copy())
-    return {"y": y, **_gradients(layer, np.ones_like(y), saved)}
+def _results(layer: Layer, x: Array, dy: Array) -> dict[str, Array]:
+    y, saved = layer.forward(x.copy(order="K"))
+    return {"y": y.copy(), **_gradients(layer, dy, saved)}
+
+
+def _batch_last(array: Array) -> Array:
+    if array.ndim < 2:
+        return array
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 0, -1)), -1, 0)
 
 
 def _title(name: str) -> str:
     return "y" if name == "y" else f"d{name}"
 
 
-def _same(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and np.allclose(a, b, rtol=1e-12, atol=0, equal_nan=True)
+def _same(a: Array, b: Array, rtol: float = 1e-12) -> bool:
+    """Whether all entries are equal, but for `rtol` of the largest."""
+    atol = rtol * np.max(np.abs(b), initial=0)
+    return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=atol, equal_nan=True)
+
+
+def _differs(a: Array, b: Array) -> bool:
+    return np.linalg.norm(a - b) > 1e-2 * np.linalg.norm(b) + 1e-6

@@ -69,8 +69,7 @@ class Convolution(NamedTuple):
 
 def _im2col_forward(x: Array, weight: Array, window: Window, groups: int) -> Array:
     windows = window.view(window.pad(x))  # (C, KH, KW, OH, OW, N)
-    filters = weight.reshape(groups, -1, weight[0].size)
-    columns = im2col(windows).reshape(groups, weight[0].size, -1)
+    filters, columns = _matrices(weight, windows, groups)
     y = filters @ columns  # (1)
     return batch_first(y.reshape(len(weight), *windows.shape[3:]))
 
@@ -80,14 +79,19 @@ def _im2col_backward(
 ) -> tuple[Array, Array]:
     padded = window.pad(x)
     windows = window.view(padded)  # (C, KH, KW, OH, OW, N)
-    filters = weight.reshape(groups, -1, weight[0].size)
-    columns = im2col(windows).reshape(groups, weight[0].size, -1)
+    filters, columns = _matrices(weight, windows, groups)
     dy = dy.transpose(1, 2, 3, 0).reshape(*filters.shape[:2], -1)
     dweight = dy @ columns.transpose(0, 2, 1)  # (2)
     dcolumns = filters.transpose(0, 2, 1) @ dy  # (3)
     dpadded = np.zeros_like(padded)
     window.col2im(dcolumns.reshape(windows.shape), dpadded)  # (3)
     return window.unpad(dpadded), dweight.reshape(weight.shape)  # (3)
+
+
+def _matrices(weight: Array, windows: Array, groups: int) -> tuple[Array, Array]:
+    """W (groups, O/groups, C/groups*KH*KW) and the columns (groups, C/groups*KH*KW, OH*OW*N)."""
+    filters = weight.reshape(groups, -1, weight[0].size)
+    return filters, im2col(windows).reshape(groups, weight[0].size, -1)
 
 
 def _windows_forward(x: Array, weight: Array, window: Window, groups: int) -> Array:
@@ -212,6 +216,8 @@ def _convolution(forward: Callable, backward: Callable) -> Convolution:
     ) -> Array:
         check_float("conv2d", x)
         window = _window(x.shape, weight.shape, stride, padding, dilation, groups)
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ValueError(f"expected bias of shape {weight.shape[:1]} but got {bias.shape}")
         y = forward(x, weight, window, groups)
         if bias is not None:
             y += bias[:, None, None]

@@ -54,9 +54,11 @@ def table(rows: list[LayerCost]) -> str:
 
 
 def arrays_in(saved: Any) -> Iterator[Array]:
-    """The arrays in what a layer saved: an array, or lists and tuples of such."""
+    """The arrays in what a layer saved: an array, or lists, tuples and dicts of such."""
     if isinstance(saved, np.ndarray):
         yield saved
+    elif isinstance(saved, dict):
+        yield from arrays_in(list(saved.values()))
     elif isinstance(saved, (list, tuple)):
         for part in saved:
             yield from arrays_in(part)

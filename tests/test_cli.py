@@ -340,7 +340,7 @@ def test_check_shows_every_layer(run):
     for name in ["softmax_cross_entropy", "squared_error", "lenet", "lenet-relu"]:
         assert f"\n{name}\n" in out
     assert "WRONG" not in out
-    assert out.endswith("16 of 16 layers and networks are right (seed 0)\n")
+    assert out.endswith("17 of 17 layers and networks are right (seed 0)\n")
 
 
 def test_check_fails_with_a_wrong_layer(run, monkeypatch):
@@ -348,7 +348,7 @@ def test_check_fails_with_a_wrong_layer(run, monkeypatch):
     status, out, err = run("check", "--seed", "3")
     assert (status, err) == (1, "")
     assert "WRONG" in out and "Likely cause: divided by N (seed 3)" in out
-    assert out.endswith("15 of 16 layers and networks are right (seed 3)\n")
+    assert out.endswith("16 of 17 layers and networks are right (seed 3)\n")
 
 
 def test_check_museum_shows_every_fault(run):
@@ -368,6 +368,12 @@ def test_check_museum_fails_if_a_fault_is_not_caught(run, monkeypatch):
     status, out, err = run("check", "--museum")
     assert (status, err) == (1, "")
     assert out.endswith("1 of 2 caught, 1 named\n")
+
+
+def test_check_museum_fails_if_another_cause_is_named(run, monkeypatch):
+    monkeypatch.setattr(checklist, "FAULTS", [replace(museum.FAULTS[0], cause="transposed")])
+    status, out, _ = run("check", "--museum")
+    assert (status, out.endswith("1 of 1 caught, 1 named\n")) == (1, True)
 
 
 def test_check_steps_shows_errors_that_fall_and_rise(run):

@@ -223,3 +223,10 @@ def test_images_of_bytes_are_refused(form):
         forward(x, weight)
     with pytest.raises(ValueError, match="expected a float array but got uint8"):
         backward(dy, x, weight)
+
+
+@pytest.mark.parametrize("form", ["im2col", "windows", "toeplitz"])
+def test_a_bias_of_another_shape_is_refused(form):
+    x, weight = np.ones((1, 1, 3, 3)), np.ones((2, 1, 2, 2))
+    with pytest.raises(ValueError, match=r"bias of shape \(2,\) but got \(1,\)"):
+        CONVOLUTIONS[form].forward(x, weight, np.ones(1))
