@@ -1,9 +1,15 @@
 """Every picture, drawn with matplotlib and without a display."""
 
+import contextlib
 import io
+import math
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minicnn.backend import Array
 from minicnn.checkpoint import write_atomically
 from minicnn.training import History
 
@@ -34,8 +40,120 @@ def training_curves(history: History) -> "Figure":
     return figure
 
 
+def image_grid(
+    images: Sequence[Array],
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    signed: bool = False,
+    size: float = 1.3,
+) -> "Figure":
+    """Images (H, W) or (H, W, 3) side by side, `columns` in a row, each `size` inches wide.
+
+    Each is scaled to its own range of values, from black to white; if `signed`, from blue (below
+    zero) over white (zero) to red, on one scale for all.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    height, width = images[0].shape[:2]
+    lines = 1 + max(title.count("\n") for title in titles) if titles else 0
+    cell = size * height / width + 0.1 + 0.15 * lines
+    figure = Figure(figsize=(columns * size, rows * cell), layout="constrained")
+    style = {"cmap": "gray"}
+    if signed:
+        limit = max(float(abs(image).max()) for image in images) or 1.0
+        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if i < len(images):
+            axes.imshow(images[i], **style)
+            if titles:
+                axes.set_title(titles[i], fontsize=8)
+    return figure
+
+
+def confusion_matrix(counts: Array, classes: Sequence[str]) -> "Figure":
+    """Counts (K, K) of images, by true class in rows and by predicted class in columns. Colour is
+    the share of the row, so classes of different sizes compare."""
+    from matplotlib.figure import Figure
+
+    k = len(classes)
+    figure = Figure(figsize=(2 + 0.6 * k, 1.6 + 0.5 * k), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i in range(k):
+        for j in range(k):
+            colour = "white" if shares[i, j] > 0.5 else "black" if counts[i, j] else "lightgrey"
+            axes.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(k), classes, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(k), classes)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    return figure
+
+
+class LiveFigure:
+    """Shows figures, each in the place of the one before: below the cell of a notebook, or in a
+    window, or, where there is no display, in the PNG file `path`. `place` says in which."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.place = "the notebook"
+        self._show = _notebook_cell()
+        if self._show is None:
+            self.place = "a window"
+            self._show = _window()
+        if self._show is None:
+            self.place = str(path)
+            self._show = partial(write_atomically, path)
+
+    def show(self, figure: "Figure") -> None:
+        self._show(_rendered(figure, "png"))
+
+
+def _notebook_cell() -> Callable[[bytes], None] | None:
+    """Shows a PNG below the cell that runs, if one does."""
+    if "IPython" not in sys.modules:  # every notebook has it loaded, and it is slow to load
+        return None
+    from IPython import display, get_ipython
+
+    if not hasattr(get_ipython(), "kernel"):  # IPython in a terminal, which shows text only
+        return None
+    # a handle leaves alone what else the cell prints, which clear_output would wipe out
+    cell = display.display(display.Markdown("The picture comes here."), display_id=True)
+    return lambda png: cell.update(display.Image(png))
+
+
+def _window() -> Callable[[bytes], None] | None:
+    """Shows a PNG in a new window, if there is a display. The window is plain Tk, which takes a PNG
+    as it is; a figure that matplotlib shows has to come from pyplot, with its global state."""
+    try:
+        import tkinter
+    except ImportError:  # many systems package it apart from Python
+        return None
+    try:
+        window = tkinter.Tk(className="minicnn")
+    except tkinter.TclError:  # no display
+        return None
+    label = tkinter.Label(window)
+    label.pack()
+
+    def show(png: bytes) -> None:
+        with contextlib.suppress(tkinter.TclError):  # closed by hand; the work goes on
+            label.image = tkinter.PhotoImage(master=window, data=png)  # Tk itself keeps no hold
+            label.configure(image=label.image)
+            window.update()
+
+    return show
+
+
 def save_figure(figure: "Figure", path: Path | str) -> None:
     """Writes a picture; the ending of `path`, such as .png, names its format."""
+    write_atomically(path, _rendered(figure, Path(path).suffix[1:]))
+
+
+def _rendered(figure: "Figure", format: str) -> bytes:
     content = io.BytesIO()
-    figure.savefig(content, dpi=120, format=Path(path).suffix[1:])
-    write_atomically(path, content.getvalue())
+    figure.savefig(content, dpi=120, format=format)
+    return content.getvalue()

@@ -1,0 +1,130 @@
+"""LeNet on Fashion-MNIST, with the course's training loop written out on the library's parts.
+
+Look for three things. The loss stays at ln 10 = 2.303 through the first epoch, and then falls at
+once: sigmoids pass little gradient on. The curves of training have a step at each epoch, for they
+are means over the epoch so far, as in the course; those of the test set jump, for at a learning
+rate of 0.9 the last few batches count for much. And the loop ends with the same weights as
+`minicnn train` with the same seed, bit for bit, for it takes the same steps.
+
+The curve is drawn while it trains: in a notebook, in a window, or else into a file.
+
+In the course: section "Convolutional Neural Networks (LeNet)", function train_ch6.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+from gallery import keep, parser, run
+
+from minicnn import SGD, digits, evaluate, fashion_mnist, softmax_cross_entropy
+from minicnn.backend import DEVICES, choose_device
+from minicnn.datasets import batches
+from minicnn.models import MODELS
+from minicnn.parallel import batch_gradients
+from minicnn.plotting import LiveFigure, training_curves
+from minicnn.training import History
+
+BATCH_SIZE = 256
+DATA = {"fashion-mnist": (fashion_mnist, "lenet"), "digits": (digits, "lenet-relu")}
+
+
+def gradients_in_one_piece(net, data, index):
+    """(loss, correct, grads) of the images that `index` names: what one step needs to know."""
+    x, labels = data.batch(index, net.dtype)
+    logits, saved = net.forward(x)
+    loss, dlogits = softmax_cross_entropy(logits, labels)
+    _, grads = net.backward(dlogits, saved, need_dx=False)
+    return loss, (logits.argmax(axis=1) == labels).sum(), grads
+
+
+def train(net, train_set, test_set, gradients, *, epochs, lr, seed, show=lambda history: None):
+    """Trains `net` and returns the history; gradients(index) is as above. The clock runs while
+    the network learns, not while it is evaluated or drawn."""
+    optimizer = SGD(lr)
+    history = History(len(train_set), net.device)
+    for epoch in range(epochs):
+        steps = batches(len(train_set), BATCH_SIZE, np.random.default_rng((seed, epoch)))
+        seen, loss_sum, correct_sum, seconds = 0, 0.0, 0, 0.0
+        for step, index in enumerate(steps, 1):
+            start = time.perf_counter()
+            loss, correct, grads = gradients(index)
+            optimizer.step(net.params, grads)
+            seen += len(index)
+            loss_sum += float(loss) * len(index)
+            correct_sum += int(correct)
+            seconds += time.perf_counter() - start
+            if step % math.ceil(len(steps) / 5) == 0 or step == len(steps):
+                point = (epoch + step / len(steps), loss_sum / seen, correct_sum / seen)
+                history.curve.append(point)
+                show(history)
+        test_loss, test_accuracy = evaluate(net, test_set)
+        history.train_loss.append(loss_sum / seen)
+        history.train_accuracy.append(correct_sum / seen)
+        history.train_seconds.append(seconds)
+        history.test_loss.append(test_loss)
+        history.test_accuracy.append(test_accuracy)
+        print(
+            f"epoch {epoch + 1}/{epochs}: loss {history.train_loss[-1]:.3f}, "
+            f"train acc {history.train_accuracy[-1]:.3f}, test acc {test_accuracy:.3f}",
+            flush=True,
+        )
+    return history
+
+
+def compare_one_step(net, train_set, gradients):
+    """Says how far the gradients of a batch in chunks are from those of the batch in one piece."""
+    index = np.arange(min(BATCH_SIZE, len(train_set)))
+    _, _, whole = gradients_in_one_piece(net, train_set, index)
+    _, _, summed = gradients(index)
+    largest = max(float(abs(grad).max()) for grad in whole.values())
+    apart = max(float(abs(whole[name] - summed[name]).max()) for name in whole)
+    print(
+        f"first batch: the largest gradient is {largest:.2g}; taken in chunks of 64 images over "
+        f"the cores, or in one piece, no gradient differs by more than {apart:.1g}"
+    )
+
+
+def options():
+    add = (arguments := parser(__doc__)).add_argument
+    add("--data", choices=DATA, default="fashion-mnist", help="default: fashion-mnist")
+    add("--epochs", type=int, default=10, help="passes over the data (default: 10)")
+    add("--seed", type=int, default=0, help="of weights and order of images (default: 0)")
+    add("--images", type=int, help="use only so many images of each set (default: all)")
+    add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
+    return arguments
+
+
+def main(argv=None):
+    args = options().parse_args(argv)
+    device = choose_device(args.device)
+    load, name = DATA[args.data]
+    train_set, test_set = (part[: args.images].to(device) for part in load())
+    net = MODELS[name].build(np.random.default_rng(args.seed)).to(device)
+    parameters = sum(parameter.size for parameter in net.params.values())
+    print(
+        f"{name}, {parameters:,} parameters, on {train_set.name} ({len(train_set):,} images to "
+        f"train, {len(test_set):,} to test), on the {device}"
+    )
+    with batch_gradients(net, train_set, BATCH_SIZE) as gradients:
+        compare_one_step(net, train_set, gradients)
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        live = LiveFigure(f"{args.out}/08_train_lenet.png")
+        print(f"the curve is drawn in {live.place}", flush=True)
+        history = train(
+            net,
+            train_set,
+            test_set,
+            gradients,
+            epochs=args.epochs,
+            lr=MODELS[name].lr,
+            seed=args.seed,
+            show=lambda history: live.show(training_curves(history)),
+        )
+    print(history.summary())
+    keep(training_curves(history), "08_train_lenet", args)
+
+
+if __name__ == "__main__":
+    run(main)

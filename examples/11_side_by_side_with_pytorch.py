@@ -1,0 +1,197 @@
+"""The same LeNet in minicnn and in PyTorch: same weights, same batches, every step compared.
+
+Look at how far apart the two are, in units of the last digit of each precision. At the first step
+loss and gradients agree but for a few roundings: sums of products are taken in another order. The
+course's LeNet, which is smooth, stays the same network for hundreds of steps, in both precisions.
+
+With ReLU and maximum pooling float32 goes another way. Each unit makes a choice: above zero or not,
+which of four is the largest. Where two candidates are nearly equal, a rounding decides, and then
+the gradient takes another path: it differs a thousand times more than by rounding. The weights move
+apart, more units choose differently, and soon there are two networks, both trained as well. In
+float64 roundings are 5e8 times smaller, and no unit is so close to its edge. So a difference in
+float32 is no sign of a wrong gradient; one that is wrong would show in float64, at the first step.
+
+In the course: section "Convolutional Neural Networks (LeNet)", whose code is PyTorch's.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import threadpoolctl
+from gallery import keep, parser, run
+from matplotlib.figure import Figure
+
+from minicnn import SGD, MaxPool2D, ReLU, digits, fashion_mnist, softmax_cross_entropy
+from minicnn.datasets import batches
+from minicnn.models import MODELS
+from minicnn.tables import align
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+DATA = {"fashion-mnist": fashion_mnist, "digits": digits}
+PRECISIONS = (np.float32, np.float64)
+BATCH_SIZE = 32
+
+
+def lenet_of_pytorch(name, params):
+    """LeNet by PyTorch's layers, with copies of these parameters."""
+    nn, smooth = torch.nn, name == "lenet"
+    activation, pooling = (nn.Sigmoid, nn.AvgPool2d) if smooth else (nn.ReLU, nn.MaxPool2d)
+    net = nn.Sequential(
+        *[nn.Conv2d(1, 6, 5, padding=2), activation(), pooling(2)],
+        *[nn.Conv2d(6, 16, 5), activation(), pooling(2), nn.Flatten()],
+        *[nn.Linear(400, 120), activation(), nn.Linear(120, 84), activation(), nn.Linear(84, 10)],
+    )
+    params = {key: torch.tensor(parameter) for key, parameter in params.items()}
+    net.load_state_dict(params, assign=True)
+    return net.requires_grad_()
+
+
+def gradients_by_minicnn(net, x, labels):
+    logits, saved = net.forward(x)
+    loss, dlogits = softmax_cross_entropy(logits, labels)
+    _, grads = net.backward(dlogits, saved, need_dx=False)
+    return float(loss), grads
+
+
+def gradients_by_pytorch(net, x, labels):
+    net.zero_grad()
+    loss = torch.nn.functional.cross_entropy(net(torch.tensor(x)), torch.tensor(labels))
+    loss.backward()
+    return loss.item(), {name: param.grad.numpy() for name, param in net.named_parameters()}
+
+
+def differences(ours, theirs):
+    """By parameter: the largest difference, as a share of the parameter's largest entry."""
+    return {name: abs(ours[name] - theirs[name]).max() / abs(ours[name]).max() for name in ours}
+
+
+def different_choices(ours, theirs, x):
+    """How many units are on the other side of zero in the other network, or take another of their
+    four inputs for the largest (where that is above zero; below, no gradient passes)."""
+
+    def largest_of_four(y):
+        n, c, h, w = y.shape
+        four = y.reshape(n, c, h // 2, 2, w // 2, 2).transpose(0, 1, 2, 4, 3, 5)
+        four = four.reshape(n, c, h // 2, w // 2, 4)
+        return np.where(four.max(axis=-1) > 0, four.argmax(axis=-1), 0)
+
+    count, y, z = 0, x, torch.tensor(x)
+    for layer, layer_of_pytorch in zip(ours.layers, theirs):
+        if isinstance(layer, MaxPool2D):
+            count += (largest_of_four(y) != largest_of_four(z.numpy())).sum()
+        y, z = layer(y), layer_of_pytorch(z).detach()
+        if isinstance(layer, ReLU):
+            count += ((y > 0) != (z.numpy() > 0)).sum()
+    return int(count)
+
+
+@dataclass
+class Comparison:
+    """What was seen at each step; `first`: the gradients' differences at step 1, by parameter."""
+
+    losses: list = field(default_factory=list)
+    gradients: list = field(default_factory=list)
+    weights: list = field(default_factory=list)
+    choices: list = field(default_factory=list)
+    first: dict = field(default_factory=dict)
+
+
+def train_side_by_side(name, train_set, precision, steps):
+    """Both networks, each one with its own gradients, for `steps` steps on the same batches."""
+    ours = MODELS[name].build(np.random.default_rng(0)).astype(precision)
+    theirs = lenet_of_pytorch(name, ours.params)
+    sgd = SGD(MODELS[name].lr)
+    sgd_of_pytorch = torch.optim.SGD(theirs.parameters(), MODELS[name].lr)
+    seen = Comparison()
+    for index in batches(len(train_set), BATCH_SIZE, np.random.default_rng(0))[:steps]:
+        x, labels = train_set.batch(index, precision)
+        seen.choices.append(different_choices(ours, theirs, x))
+        loss, grads = gradients_by_minicnn(ours, x, labels)
+        loss_of_pytorch, grads_of_pytorch = gradients_by_pytorch(theirs, x, labels)
+        apart = differences(grads, grads_of_pytorch)
+        seen.first = seen.first or apart
+        seen.losses.append((loss, loss_of_pytorch))
+        seen.gradients.append(max(apart.values()))
+        sgd.step(ours.params, grads)
+        sgd_of_pytorch.step()
+        params = {key: param.detach().numpy() for key, param in theirs.named_parameters()}
+        seen.weights.append(max(differences(ours.params, params).values()))
+    return seen
+
+
+def tell(name, pair):
+    """Prints what was seen in float32 and in float64."""
+    single, double = pair
+    print(f"\n{name}, gradients at step 1: largest difference, as a share of the largest entry")
+    rows = [[key, f"{single.first[key]:.0e}", f"{double.first[key]:.0e}"] for key in single.first]
+    print(*align([["parameter", "float32", "float64"], *rows], "<>>"), sep="\n")
+    for precision, seen in zip(PRECISIONS, pair):
+        print(f"\n{name} in {precision.__name__}")
+        rows = [["step", "loss", "PyTorch's", "gradients apart", "weights apart", "other choices"]]
+        last = len(seen.losses)
+        for step in sorted({1, 10, 20, 50, 100, last} & set(range(1, last + 1))):
+            numbers = [*seen.losses[step - 1], seen.gradients[step - 1], seen.weights[step - 1]]
+            cells = map(str.format, ["{:.6f}", "{:.6f}", "{:.0e}", "{:.0e}"], numbers)
+            rows.append([str(step), *cells, str(seen.choices[step - 1])])
+        print(*align(rows, ">>>>>>"), sep="\n")
+        roundings = max(seen.weights) / np.finfo(precision).eps
+        print(f"the weights were never more than {roundings:,.0f} machine epsilons apart")
+        if any(seen.choices):
+            step = np.flatnonzero(seen.choices)[0]
+            print(
+                f"at step {step + 1} the first unit chose differently: the gradients are "
+                f"{seen.gradients[step]:.0e} apart, against {seen.gradients[0]:.0e} at step 1"
+            )
+
+
+def draw(comparisons):
+    """Difference of the weights against steps, a panel for each network."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    titles = {
+        "lenet": "sigmoid and average pooling: smooth",
+        "lenet-relu": "ReLU and maximum pooling: choices",
+    }
+    panels = figure.subplots(1, len(comparisons), sharey=True)
+    for axes, (name, pair) in zip(panels, comparisons.items()):
+        for precision, seen, colour in zip(PRECISIONS, pair, ("C0", "C1")):
+            steps = range(1, len(seen.weights) + 1)
+            axes.semilogy(steps, seen.weights, colour, label=precision.__name__)
+            eps = np.finfo(precision).eps
+            axes.axhline(eps, color=colour, linestyle=":")
+            axes.annotate(
+                f"machine epsilon {eps:.1e}", (1, eps), (0, -12), textcoords="offset points"
+            )
+        axes.set_title(titles[name])
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("largest difference of the weights,\nas a share of the largest")
+    panels[0].set_ylim(1e-17, 10)
+    panels[0].legend(loc="upper right")
+    return figure
+
+
+def main(argv=None):
+    add = (options := parser(__doc__)).add_argument
+    add("--data", choices=DATA, default="fashion-mnist", help="default: fashion-mnist")
+    add("--steps", type=int, default=200, help="steps of SGD (default: 200)")
+    args = options.parse_args(argv)
+    if torch is None:
+        print("PyTorch is not installed, so there is nothing to compare with: pip install torch")
+        return
+    train_set, _ = DATA[args.data]()
+    print(f"batches of {BATCH_SIZE} images of {train_set.name}")
+    comparisons = {}
+    with threadpoolctl.threadpool_limits(1):  # so small a batch is slower on more
+        for name in ("lenet", "lenet-relu"):
+            pair = [train_side_by_side(name, train_set, p, args.steps) for p in PRECISIONS]
+            tell(name, pair)
+            comparisons[name] = pair
+    keep(draw(comparisons), "11_side_by_side_with_pytorch", args)
+
+
+if __name__ == "__main__":
+    run(main)
