@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from gallery import keep, parser, photograph, run
+from gallery import keep, largest_difference, parser, photograph, run
 from minicnn import Conv2D, Linear, corr2d
 from minicnn.convolutions import toeplitz
 
@@ -46,7 +46,7 @@ def as_a_fully_connected_layer():
     print(matrix.astype(int))
     layer = Linear(9, 4, bias=False)
     layer.params["weight"] = matrix
-    difference = np.abs(layer(X.reshape(1, 9)) - corr2d(X, K).reshape(1, 4)).max()
+    difference = largest_difference(layer(X.reshape(1, 9)), corr2d(X, K).reshape(1, 4))
     print(f"A fully connected layer with these weights, less corr2d: {difference}")
     ones = toeplitz(np.ones((1, 1, 2, 2)), (1, 1, 3, 3))
     used = int(ones.sum())
@@ -78,11 +78,12 @@ def convolution():
 
 def compare(signal, kernel):
     print("The definition takes any number of axes. Largest difference of correlate from")
-    difference = correlate(signal, kernel) - np.correlate(signal, kernel, "valid")
-    print(f"  np.correlate in 1-D: {np.abs(difference).max():.0e}")
-    difference = correlate(signal, kernel[::-1]) - np.convolve(signal, kernel, "valid")
-    print(f"  np.convolve in 1-D, with the kernel rotated: {np.abs(difference).max():.0e}")
-    print(f"  corr2d in 2-D: {np.abs(correlate(X, K) - corr2d(X, K)).max():.0e}")
+    correlated, convolved = (f(signal, kernel, "valid") for f in (np.correlate, np.convolve))
+    difference = largest_difference(correlate(signal, kernel), correlated)
+    print(f"  np.correlate in 1-D: {difference:.0e}")
+    difference = largest_difference(correlate(signal, kernel[::-1]), convolved)
+    print(f"  np.convolve in 1-D, with the kernel rotated: {difference:.0e}")
+    print(f"  corr2d in 2-D: {largest_difference(correlate(X, K), corr2d(X, K)):.0e}")
 
 
 def noisy_step():

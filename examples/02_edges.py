@@ -10,7 +10,7 @@ Images", and the exercises there.
 import numpy as np
 from matplotlib.figure import Figure
 
-from gallery import keep, parser, photograph, run
+from gallery import keep, largest_difference, parser, photograph, run
 from minicnn import corr2d
 
 K = np.array([[1, -1]])
@@ -51,9 +51,9 @@ def straight_edges():
 def diagonal_edges():
     X = np.tri(5)
     show("A diagonal edge, X:", X)
-    show("K meets it once in each row:", corr2d(X, K))
+    show("K meets it once in each row but the last, which is all white:", corr2d(X, K))
     show("In X transposed it goes from black to white:", corr2d(X.T, K))
-    show("K transposed meets it once in each column:", corr2d(X, K.T))
+    show("K transposed meets it once in each column but the first:", corr2d(X, K.T))
     show(
         "[[1, 0], [0, -1]] compares neighbours along the edge, and misses it:",
         corr2d(X, np.diag([1, -1])),
@@ -74,7 +74,7 @@ def integral(picture):
     rises = corr2d(picture, [[-1, 1]])
     width = rises.shape[1]
     sums = corr2d(np.pad(rises, ((0, 0), (width - 1, 0))), np.ones((1, width)))
-    difference = np.abs(sums - (picture[:, 1:] - picture[:, :1])).max()
+    difference = largest_difference(sums, picture[:, 1:] - picture[:, :1])
     print("A row of ones is the integral. The running sum of the picture's first derivative is the")
     print(f"picture again, less its first column: the largest difference is {difference:.0e}.")
 

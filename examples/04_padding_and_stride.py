@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gallery import keep, parser, run
+from gallery import convolution, keep, parser, run
 from minicnn import Conv2D
 
 SHAPES = [
@@ -53,15 +53,12 @@ def shapes():
 
 
 def two_by_hand():
-    layer = Conv2D(1, 1, 2, padding=1, bias=False)
-    layer.params["weight"][...] = [[[[0, 1], [2, 3]]]]
-    X = np.arange(9.0).reshape(1, 1, 3, 3)
+    X, K = np.arange(9.0).reshape(1, 1, 3, 3), np.array([[[[0.0, 1], [2, 3]]]])
     print("The image 0..8, 3 x 3, kernel [[0, 1], [2, 3]], padding 1:")
-    print(layer(X)[0, 0].astype(int))
-    strided = Conv2D(1, 1, 2, padding=1, stride=(3, 2), bias=False)
-    strided.params = layer.params
+    print(convolution(K, padding=1)(X)[0, 0].astype(int))
     print("With stride (3, 2), of these every third row and every second column:")
-    print(strided(X)[0, 0].astype(int), "\n")
+    print(convolution(K, padding=1, stride=(3, 2))(X)[0, 0].astype(int))
+    print()
 
 
 def windows_of(layer, size):

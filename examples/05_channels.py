@@ -11,14 +11,8 @@ exercise on the 1x1 convolution.
 import numpy as np
 from matplotlib.figure import Figure
 
-from gallery import keep, parser, photograph, run
-from minicnn import (
-    Conv2D,
-    corr2d,
-    corr2d_multi_in,
-    corr2d_multi_in_out,
-    corr2d_multi_in_out_1x1,
-)
+from gallery import convolution, keep, largest_difference, parser, photograph, run
+from minicnn import corr2d, corr2d_multi_in, corr2d_multi_in_out, corr2d_multi_in_out_1x1
 
 X = np.stack([np.arange(9.0).reshape(3, 3), np.arange(1.0, 10.0).reshape(3, 3)])  # (2, 3, 3)
 K = np.array([[[0.0, 1.0], [2.0, 3.0]], [[1.0, 2.0], [3.0, 4.0]]])  # (2, 2, 2)
@@ -31,31 +25,24 @@ MIXES = {
 }
 
 
-def convolution(X, K):
-    """X (C, H, W) through a Conv2D with the kernels K (O, C, KH, KW): (O, OH, OW)."""
-    layer = Conv2D(K.shape[1], K.shape[0], K.shape[2:], bias=False).astype(K.dtype)
-    layer.params["weight"][...] = K
-    return layer(X[None])[0]
-
-
-def largest_difference(a, b):
-    return float(abs(a - b).max())
-
-
 def several_input_channels():
     print("Two input channels, one kernel with two channels. Each channel on its own gives")
     for x, k in zip(X, K):
         print(corr2d(x, k))
     Y = corr2d_multi_in(X, K)
     print(f"and their sum is the output:\n{Y}")
-    print("The layer Conv2D(2, 1, 2) differs by", largest_difference(convolution(X, K[None]), Y))
+    print(
+        "The layer Conv2D(2, 1, 2) differs by",
+        largest_difference(convolution(K[None])(X[None])[0], Y),
+    )
 
 
 def several_output_channels():
     kernels = np.stack([K, K + 1, K + 2])  # (3, 2, 2, 2)
     Y = corr2d_multi_in_out(X, kernels)
     print(f"\nThree such kernels, K, K + 1 and K + 2, make three output channels:\n{Y}")
-    print("The layer Conv2D(2, 3, 2) differs by", largest_difference(convolution(X, kernels), Y))
+    y = convolution(kernels)(X[None])[0]
+    print("The layer Conv2D(2, 3, 2) differs by", largest_difference(y, Y))
 
 
 def one_by_one():
@@ -64,7 +51,7 @@ def one_by_one():
     Y1, Y2 = corr2d_multi_in_out_1x1(X, K), corr2d_multi_in_out(X, K)
     print("\nA 1x1 convolution sees one pixel at a time: it is the matrix product")
     print(f"{K.shape[:2]} @ {X.reshape(3, -1).shape} over the channels. From the general form it")
-    print(f"differs by at most {largest_difference(Y1, Y2):.1e}. Right results may be unequal:")
+    print(f"differs by at most {largest_difference(Y1, Y2):.1e}. Neither is wrong.")
 
 
 def order_of_a_sum():
@@ -94,7 +81,7 @@ def order_of_a_sum():
 def colours_mixed():
     """A photograph's three channels, the matrix, and the three channels that it makes of them."""
     photo, matrix = photograph(160, "RGB").transpose(2, 0, 1), np.array(list(MIXES.values()))
-    mixed = convolution(photo, matrix[:, :, None, None])
+    mixed = convolution(matrix[:, :, None, None])(photo[None])[0]
     figure = Figure(figsize=(8, 4.3), layout="constrained")
     top, bottom = figure.subplots(2, 4)
     top[0].imshow(photo.transpose(1, 2, 0))

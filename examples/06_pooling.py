@@ -10,7 +10,7 @@ In the course, Dive into Deep Learning: "Pooling", with two of its exercises.
 import numpy as np
 from matplotlib.figure import Figure
 
-from gallery import keep, parser, run
+from gallery import convolution, keep, largest_difference, parser, run
 from minicnn import (
     AvgPool2D,
     Conv2D,
@@ -22,6 +22,7 @@ from minicnn import (
     pool2d,
 )
 
+DATA = {"fashion-mnist": fashion_mnist, "digits": digits}
 POOLINGS = {
     "not pooled": Sequential(),
     "maximum of 2x2": MaxPool2D(2),
@@ -29,10 +30,6 @@ POOLINGS = {
     "maximum of 4x4": MaxPool2D(4),
     "average of 4x4": AvgPool2D(4),
 }
-
-
-def largest_difference(a, b):
-    return float(abs(a - b).max())
 
 
 def windows_of_two_by_two():
@@ -61,8 +58,7 @@ def padding_and_stride():
 
 def vertical_edges(images):
     """How much each pixel differs from its left neighbour: (N, 1, H, W) of any sign -> >= 0."""
-    layer = Conv2D(1, 1, (1, 2), bias=False)
-    layer.params["weight"][...] = [[[[-1, 1]]]]
+    layer = convolution(np.float32([[[[-1, 1]]]]))
     return abs(layer(np.pad(images, ((0, 0), (0, 0), (0, 0), (1, 0)))))
 
 
@@ -146,14 +142,12 @@ def pooling_from_other_layers():
 
 
 def main(argv=None):
-    options = parser(__doc__)
-    options.add_argument("--data", choices=("fashion-mnist", "digits"), default="fashion-mnist")
-    args = options.parse_args(argv)
+    args = parser(__doc__, DATA).parse_args(argv)
     windows_of_two_by_two()
     padding_and_stride()
-    test = (digits(1) if args.data == "digits" else fashion_mnist())[1]
+    _, test = DATA[args.data]()
     images, _ = test.batch(slice(0, 1000))
-    print(f"\nPictures: {test.name}")
+    print(f"\nImages: {test.name}")
     a_shift_by_one_pixel(images)
     keep(picture_of_a_shift(images[0]), "06_pooling", args)
     pooling_from_other_layers()

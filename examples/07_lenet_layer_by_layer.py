@@ -28,6 +28,7 @@ from minicnn import (
 from minicnn.summary import summarize, table
 
 BATCH = 256  # images
+DATA = {"fashion-mnist": fashion_mnist, "digits": digits}
 STAGES = {  # of the picture: the layer it shows the output of, and its name
     1: "convolution 5x5\nReLU",
     2: "maximum pooling 2x2",
@@ -130,9 +131,9 @@ def picture_of_costs(net, columns):
 
 def trained_for_a_moment(train):
     net = lenet_relu(np.random.default_rng(0))
-    history = fit(net, train, epochs=2, batch_size=32, optimizer=SGD(0.03, 0.9), progress=False)
+    history = fit(net, train, epochs=3, batch_size=32, optimizer=SGD(0.01, 0.9), progress=False)
     print("\nThe next picture's network has ReLU and maximum pooling, and the same shapes. It saw")
-    print(f"{len(train)} images twice; training accuracy {history.train_accuracy[-1]:.2f}.")
+    print(f"{len(train)} images three times; training accuracy {history.train_accuracy[-1]:.2f}.")
     return net
 
 
@@ -167,10 +168,8 @@ def picture_of_feature_maps(net, image, classes):
 
 
 def main(argv=None):
-    options = parser(__doc__)
-    options.add_argument("--data", choices=("fashion-mnist", "digits"), default="fashion-mnist")
-    args = options.parse_args(argv)
-    train, test = digits() if args.data == "digits" else fashion_mnist()
+    args = parser(__doc__, DATA).parse_args(argv)
+    train, test = DATA[args.data]()
     net = lenet(np.random.default_rng(0))
     the_courses_table(net)
     columns = costs(net, train)

@@ -1,23 +1,22 @@
 """LeNet on Fashion-MNIST, with the course's training loop written out on the library's parts.
 
-Look for three things. The loss stays at ln 10 = 2.303 through the first epoch, and then falls at
-once: sigmoids pass little gradient on. The curves of training have a step at each epoch, for they
-are means over the epoch so far, as in the course; those of the test set jump, for at a learning
-rate of 0.9 the last few batches count for much. And the loop ends with the same weights as
-`minicnn train` with the same seed, bit for bit, for it takes the same steps.
+Look for three things. The loss stays near ln 10 = 2.303, that of a guess, through the first epoch,
+and then falls at once: sigmoids pass little gradient on. The curves of training have a step at
+each epoch, for they are means over the epoch so far, as in the course; those of the test set jump,
+for at a learning rate of 0.9 the last few batches count for much. And the loop ends with the same
+weights as `minicnn train` with the same seed, bit for bit, for it takes the same steps.
 
 The curve is drawn while it trains: in a notebook, in a window, or else into a file.
 
-In the course: section "Convolutional Neural Networks (LeNet)", function train_ch6.
+In the course, Dive into Deep Learning: "Convolutional Neural Networks (LeNet)", the training.
 """
 
 import math
 import time
-from pathlib import Path
 
 import numpy as np
-from gallery import keep, parser, run
 
+from gallery import keep, largest_difference, parser, positive, run
 from minicnn import SGD, digits, evaluate, fashion_mnist, softmax_cross_entropy
 from minicnn.backend import DEVICES, choose_device
 from minicnn.datasets import batches
@@ -79,7 +78,7 @@ def compare_one_step(net, train_set, gradients):
     _, _, whole = gradients_in_one_piece(net, train_set, index)
     _, _, summed = gradients(index)
     largest = max(float(abs(grad).max()) for grad in whole.values())
-    apart = max(float(abs(whole[name] - summed[name]).max()) for name in whole)
+    apart = max(largest_difference(whole[name], summed[name]) for name in whole)
     print(
         f"first batch: the largest gradient is {largest:.2g}; taken in chunks of 64 images over "
         f"the cores, or in one piece, no gradient differs by more than {apart:.1g}"
@@ -87,11 +86,10 @@ def compare_one_step(net, train_set, gradients):
 
 
 def options():
-    add = (arguments := parser(__doc__)).add_argument
-    add("--data", choices=DATA, default="fashion-mnist", help="default: fashion-mnist")
-    add("--epochs", type=int, default=10, help="passes over the data (default: 10)")
+    add = (arguments := parser(__doc__, DATA)).add_argument
+    add("--epochs", type=positive, default=10, help="passes over the data (default: 10)")
     add("--seed", type=int, default=0, help="of weights and order of images (default: 0)")
-    add("--images", type=int, help="use only so many images of each set (default: all)")
+    add("--images", type=positive, help="use only so many images of each set (default: all)")
     add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
     return arguments
 
@@ -109,8 +107,7 @@ def main(argv=None):
     )
     with batch_gradients(net, train_set, BATCH_SIZE) as gradients:
         compare_one_step(net, train_set, gradients)
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-        live = LiveFigure(f"{args.out}/08_train_lenet.png")
+        live = LiveFigure(args.out / "08_train_lenet.png")
         print(f"the curve is drawn in {live.place}", flush=True)
         history = train(
             net,

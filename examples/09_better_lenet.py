@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from gallery import keep, parser, run
+from gallery import keep, parser, positive, run
 from minicnn import (
     SGD,
     AvgPool2D,
@@ -153,10 +153,9 @@ def draw(rows):
 
 
 def main(argv=None):
-    options = parser(__doc__)
-    options.add_argument("--data", choices=DATA, default="fashion-mnist", help="data set")
-    options.add_argument("--epochs", type=int, default=10, help="for each row (default: 10)")
-    options.add_argument("--images", type=int, help="train with the first so many only")
+    options = parser(__doc__, DATA)
+    options.add_argument("--epochs", type=positive, default=10, help="for each row (default: 10)")
+    options.add_argument("--images", type=positive, help="train with the first so many only")
     options.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     args = options.parse_args(argv)
     data, test = DATA[args.data]()

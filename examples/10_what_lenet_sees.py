@@ -1,24 +1,26 @@
 """What a trained LeNet sees: its filters, its activations, its mistakes.
 
-Look for this. Filters of the first layer find edges of one side, stripes, or just blur; each map
-shows what its filter answers to. The bottom row is the mean over all coats minus the mean over all
-pullovers, red above zero: coats are brighter in the middle and narrower at the shoulders. The
-second layer sees the same in coarse maps. A map that is black for every image has a dead ReLU:
+Filters of the first layer find edges of one side, stripes, or just blur; each map shows what its
+filter answers to. Look for the bottom row of that picture, the mean over all coats minus the mean
+over all pullovers, red above zero: coats are brighter in the middle and narrower at the shoulders.
+The second layer sees the same in coarse maps. A map that is black for every image has a dead ReLU:
 where it is zero no gradient passes, so its weights do not move again. In the confusion matrix most
 mistakes are among the tops: shirts, T-shirts, pullovers, coats. Of the mistakes that the network is
-most certain of, some would be made by people too.
+most certain of, some would be made by people too. And noise or a portrait gets an answer as well,
+for the network has no way to say that an image is none of these things.
 
-In the course: section "Convolutional Neural Networks (LeNet)", the exercise to display the
-activations for sweaters and coats.
+In the course, Dive into Deep Learning: the exercises of "Convolutional Neural Networks (LeNet)" on
+the activations for sweaters and coats, and for images of something else.
 """
 
 import numpy as np
-from gallery import keep, parser, run
 from matplotlib.figure import Figure
 
+from gallery import keep, parser, photograph, positive, run
 from minicnn import SGD, cosine, digits, fashion_mnist, fit, lenet_relu, mnist, softmax
 from minicnn.plotting import confusion_matrix, image_grid
 from minicnn.runs import open_run
+from minicnn.tables import align
 from minicnn.training import estimate_seconds
 
 DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": digits}
@@ -120,8 +122,9 @@ def show_filters(net, args):
     sizes = np.sqrt((weight**2).mean(axis=(0, 2, 3)))
     print(f"\nsecond layer: {o} x {c} filters of {kh} x {kw}; their size (root mean square),")
     print(f"by the map of the first layer that they read: {sizes}")
-    figure, axes = empty_grid([f"map {i}" for i in range(c)], o)
+    figure, axes = empty_grid([""] * c, o)
     for i in range(c):
+        axes.text(0.9, i + 0.5, f"of map {i}", ha="right", va="center", fontsize=8)
         show_signed(axes, i, weight[:, i], abs(weight).max())
     keep(figure, "10_filters_second", args)
 
@@ -156,20 +159,45 @@ def show_mistakes(net, data, args):
     keep(grid, "10_confident_mistakes", args)
 
 
+def show_strangers(net, data):
+    """What the network makes of images unlike any that it learned from."""
+    noise = np.random.default_rng(0).random((1000, 1, 28, 28), np.float32)
+    portrait = photograph(28).astype(np.float32)[None, None]
+    rows = [["images", "first layer", "second layer", "answer", "probability"]]
+    for name, x in (
+        (f"test images of {data.name}", data.batch(slice(0, 1000))[0]),
+        ("noise", noise),
+        ("a portrait", portrait),
+    ):
+        probabilities = softmax(net(x))
+        answer = np.bincount(probabilities.argmax(axis=1)).argmax()
+        means = [f"{maps.mean():.2f}" for maps in activations(net, x)]
+        rows.append([name, *means, data.classes[answer], f"{probabilities.max(axis=1).mean():.2f}"])
+    print(
+        "\nimages of something else: the mean activation of each layer, the most frequent answer,"
+    )
+    print("and the mean of the probability that the network gives to its answers")
+    print(*align(rows, "<>><>"), sep="\n")
+
+
 def main(argv=None):
     add = (options := parser(__doc__)).add_argument
     add("--run", help="folder of a run of minicnn train (default: train a network first)")
     add("--data", choices=DATA, help="data set (default: that of the run, or fashion-mnist)")
-    add("--images", type=int, help="use only so many images of each set (default: all)")
+    add("--images", type=positive, help="use only so many images of each set (default: all)")
     args = options.parse_args(argv)
     net, config = open_run(args.run) if args.run else (None, {"data": "fashion-mnist"})
-    train_set, test_set = (part[: args.images] for part in DATA[args.data or config["data"]]())
+    name = args.data or config["data"]
+    if name not in DATA:
+        raise ValueError(f"the run is of {name!r}: choose {', '.join(DATA)} with --data")
+    train_set, test_set = (part[: args.images] for part in DATA[name]())
     print(f"{len(train_set):,} images of {train_set.name} to train, {len(test_set):,} to test")
     net = net or train_quickly(train_set)
     with np.printoptions(precision=2, suppress=True):
         show_activations(net, test_set, args)
         show_filters(net, args)
     show_mistakes(net, test_set, args)
+    show_strangers(net, test_set)
 
 
 if __name__ == "__main__":

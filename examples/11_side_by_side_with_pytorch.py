@@ -1,6 +1,6 @@
 """The same LeNet in minicnn and in PyTorch: same weights, same batches, every step compared.
 
-Look at how far apart the two are, in units of the last digit of each precision. At the first step
+Look for how far apart the two are, in units of the last digit of each precision. At the first step
 loss and gradients agree but for a few roundings: sums of products are taken in another order. The
 course's LeNet, which is smooth, stays the same network for hundreds of steps, in both precisions.
 
@@ -11,16 +11,17 @@ apart, more units choose differently, and soon there are two networks, both trai
 float64 roundings are 5e8 times smaller, and no unit is so close to its edge. So a difference in
 float32 is no sign of a wrong gradient; one that is wrong would show in float64, at the first step.
 
-In the course: section "Convolutional Neural Networks (LeNet)", whose code is PyTorch's.
+In the course, Dive into Deep Learning: "Convolutional Neural Networks (LeNet)", in its PyTorch
+edition.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import threadpoolctl
-from gallery import keep, parser, run
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
+from gallery import keep, largest_difference, parser, positive, run
 from minicnn import SGD, MaxPool2D, ReLU, digits, fashion_mnist, softmax_cross_entropy
 from minicnn.datasets import batches
 from minicnn.models import MODELS
@@ -66,7 +67,7 @@ def gradients_by_pytorch(net, x, labels):
 
 def differences(ours, theirs):
     """By parameter: the largest difference, as a share of the parameter's largest entry."""
-    return {name: abs(ours[name] - theirs[name]).max() / abs(ours[name]).max() for name in ours}
+    return {name: largest_difference(a, theirs[name]) / abs(a).max() for name, a in ours.items()}
 
 
 def different_choices(ours, theirs, x):
@@ -175,9 +176,8 @@ def draw(comparisons):
 
 
 def main(argv=None):
-    add = (options := parser(__doc__)).add_argument
-    add("--data", choices=DATA, default="fashion-mnist", help="default: fashion-mnist")
-    add("--steps", type=int, default=200, help="steps of SGD (default: 200)")
+    options = parser(__doc__, DATA)
+    options.add_argument("--steps", type=positive, default=200, help="of SGD (default: 200)")
     args = options.parse_args(argv)
     if torch is None:
         print("PyTorch is not installed, so there is nothing to compare with: pip install torch")
@@ -185,7 +185,7 @@ def main(argv=None):
     train_set, _ = DATA[args.data]()
     print(f"batches of {BATCH_SIZE} images of {train_set.name}")
     comparisons = {}
-    with threadpoolctl.threadpool_limits(1):  # so small a batch is slower on more
+    with threadpool_limits(1):  # so small a batch is slower on more
         for name in ("lenet", "lenet-relu"):
             pair = [train_side_by_side(name, train_set, p, args.steps) for p in PRECISIONS]
             tell(name, pair)

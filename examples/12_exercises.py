@@ -6,8 +6,9 @@ other words than the course; what it prints is the answer.
 In the course, Dive into Deep Learning: the exercises that close each section on convolutional
 networks. Some are answered elsewhere: 01_cross_correlation.py has the convolution as a matrix,
 02_edges.py diagonal edges and derivatives, 05_channels.py why two right results differ,
-06_pooling.py average pooling as a convolution and maximum pooling from ReLUs, and
-07_lenet_layer_by_layer.py what the layers of LeNet cost.
+06_pooling.py average pooling as a convolution and maximum pooling from ReLUs,
+07_lenet_layer_by_layer.py what the layers of LeNet cost, 09_better_lenet.py a LeNet of today, and
+10_what_lenet_sees.py its activations.
 """
 
 import inspect
@@ -17,17 +18,9 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from gallery import keep, parser, photograph, run
+from gallery import convolution, keep, largest_difference, parser, photograph, run
 from minicnn import AvgPool2D, Conv2D, Linear, MaxPool2D, ReLU, Sequential, corr2d, softmax
 from minicnn.plotting import image_grid
-
-
-def convolution(weight, **options):
-    """A Conv2D without bias that has this weight (O, C, KH, KW), in float64."""
-    out_channels, in_channels, *kernel_size = weight.shape
-    layer = Conv2D(in_channels, out_channels, tuple(kernel_size), bias=False, **options)
-    layer.params["weight"] = weight
-    return layer
 
 
 def random(*shapes):
@@ -36,7 +29,7 @@ def random(*shapes):
 
 
 def difference(a, b):
-    return f"differ by up to {abs(a - b).max():.1e}"
+    return f"differ by up to {largest_difference(a, b):.1e}"
 
 
 def kernel_of_one_pixel():
@@ -100,11 +93,16 @@ def smallest_derivative():
 
 
 def stride_on_sound():
-    """Padding and Stride: what does a stride of 2 do to sound?"""
+    """Padding and Stride: what does a stride of 2 do to sound? What does it save?"""
     t = np.arange(0, 100, 2)
     high, low = np.cos(2 * np.pi * 0.4 * t), np.cos(2 * np.pi * 0.1 * t)
     print("It halves the sampling rate. Tones above half of the new rate come back as lower ones:")
     print(f"every second sample of 0.4 and of 0.1 cycles a sample {difference(high, low)}.")
+    sound, image = (1, 1, 1, 16000), (1, 1, 64, 64)
+    one, two = (Conv2D(1, 1, (1, 8), stride=stride).multiply_adds(sound) for stride in (1, 2))
+    print(f"Of a second of sound and a kernel of 8 it takes {two / one:.3f} of the multiply-adds,")
+    one, two = (Conv2D(1, 1, 3, padding=1, stride=s).multiply_adds(image) for s in (1, 2))
+    print(f"of an image, {two / one:.3f}; and what comes after it has as much less to do.")
 
 
 def mirrored_padding():
@@ -221,9 +219,9 @@ def minimum_pooling():
     (x,) = random((1, 1, 6, 6))
     windows, pool = x.reshape(3, 2, 3, 2), MaxPool2D(2)
     minimum, spread = -pool(-x)[0, 0], (pool(x) + pool(-x))[0, 0]
-    print("No: the minimum is -max(-x), maximum minus minimum is max(x) + max(-x). Taken window")
-    print(f"by window, the minima {difference(minimum, windows.min(axis=(1, 3)))},")
-    print(f"maximum minus minimum {difference(spread, np.ptp(windows, axis=(1, 3)))}.")
+    print("No: the minimum is -max(-x), maximum minus minimum is max(x) + max(-x). These and those")
+    print(f"of each window: the minima {difference(minimum, windows.min(axis=(1, 3)))},")
+    print(f"maxima minus minima {difference(spread, np.ptp(windows, axis=(1, 3)))}.")
     print("Maximum minus minimum finds edges of any direction, as the picture shows.")
 
 

@@ -1,9 +1,10 @@
-"""What the examples share: options, a photograph, where pictures go, and how errors are told."""
+"""What the examples share: options, a photograph, a layer with given weights, a difference, where
+pictures go, and how errors are told."""
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,53 @@ from matplotlib import cbook
 from matplotlib.figure import Figure
 from PIL import Image
 
+from minicnn import Conv2D
+from minicnn.datasets import DatasetNotFound
 from minicnn.plotting import save_figure
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The options of every example; `description` is its docstring, whose first line is shown."""
+def parser(description: str, data: Iterable[str] = ()) -> argparse.ArgumentParser:
+    """The options of every example; `description` is its docstring, whose first line is shown.
+    `data`: the names of the data sets to choose from, if it takes one, the default first."""
     options = argparse.ArgumentParser(description=description.splitlines()[0])
-    options.add_argument(
-        "--out", default="figures", help="folder of its pictures (default: figures)"
-    )
-    options.add_argument("--show", action="store_true", help="open each picture as well")
+    add = options.add_argument
+    add("--out", type=folder, default="figures", help="folder of its pictures (default: figures)")
+    add("--show", action="store_true", help="open each picture as well")
+    if names := list(data):
+        add("--data", choices=names, default=names[0], help=f"data set (default: {names[0]})")
     return options
+
+
+def folder(path: str) -> Path:
+    """An argument's type: a folder to write to, made if there is none. Here, so that an example
+    says before its work, not after it, that its pictures have no place."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"no folder can be made of {path!r}: {error.strerror}")
+    if not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path!r} cannot be written to")
+    return Path(path)
+
+
+def positive(text: str) -> int:
+    """An argument's type: an integer of at least 1."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected an integer of at least 1 but got {text!r}")
+
+
+def convolution(weight: np.ndarray, **options) -> Conv2D:
+    """A Conv2D without bias that has this weight (O, C, KH, KW); `options` as Conv2D takes them."""
+    out_channels, in_channels, *kernel_size = weight.shape
+    layer = Conv2D(in_channels, out_channels, tuple(kernel_size), bias=False, **options)
+    layer.params["weight"] = weight
+    return layer
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest entry of |a - b|."""
+    return float(abs(a - b).max())
 
 
 def photograph(size: int, mode: str = "L") -> np.ndarray:
@@ -34,8 +71,7 @@ def photograph(size: int, mode: str = "L") -> np.ndarray:
 
 def keep(figure: Figure, name: str, args: argparse.Namespace) -> None:
     """Saves a picture as NAME.png, says where it is, and opens it if that was asked for."""
-    path = Path(args.out) / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{name}.png"
     save_figure(figure, path)
     print(f"picture: {path}")
     if args.show:
@@ -43,12 +79,15 @@ def keep(figure: Figure, name: str, args: argparse.Namespace) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """main(), with one sentence in the place of a traceback for what a user can mend."""
+    """main(), with a sentence in the place of a traceback for what a user can mend."""
+    script = Path(sys.argv[0]).name
     try:
         main()
     except BrokenPipeError:  # the reader of our output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except DatasetNotFound as error:
+        sys.exit(f"{script}: {error}\n  do without it: --data digits, which are built in")
     except (ValueError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        sys.exit(f"{script}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

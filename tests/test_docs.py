@@ -220,8 +220,9 @@ def test_page(path, check):
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("path", [REPOSITORY / "README.md", REPOSITORY / "benchmarks/README.md"])
-def test_the_links_of_the_readmes(path):
+@pytest.mark.parametrize("folder", [".", "benchmarks", "examples"])
+def test_the_links_of_the_readmes(folder):
+    path = REPOSITORY / folder / "README.md"
     assert not list(links(path, path.read_text()))
 
 
@@ -366,3 +367,10 @@ def test_numbers_that_cannot_be_read_are_not_passed_over():
 def test_a_fence_that_github_would_read_otherwise_is_found(fence):
     with pytest.raises(AssertionError, match="fence"):
         blocks(f"```python\n>>> 1\n{fence}\n", "python")
+
+
+def test_every_figure_is_made_by_a_script():
+    script = ast.parse((REPOSITORY / "docs/figures.py").read_text())
+    drawn = {node.name for node in script.body if isinstance(node, ast.FunctionDef)}
+    for path in (REPOSITORY / "docs/figures").glob("*.svg"):
+        assert path.stem in drawn | {"museum"}, path.name

@@ -42,7 +42,8 @@ def test_opponent_colours_are_0_for_grey(run_example):
     run_example("05_channels")
     module = importlib.import_module("05_channels")
     grey = np.full((3, 2, 2), 0.7)
-    mixed = module.convolution(grey, np.array(list(module.MIXES.values()))[:, :, None, None])
+    weight = np.array(list(module.MIXES.values()))[:, :, None, None]
+    mixed = module.convolution(weight)(grey[None])[0]
     np.testing.assert_allclose(
         mixed, np.array([0.7, 0, 0])[:, None, None] * np.ones((2, 2)), atol=1e-12
     )

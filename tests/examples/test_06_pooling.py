@@ -19,7 +19,7 @@ def test_prints_and_draws(run_example, tmp_path):
     assert "MaxPool2D((2, 3), padding=(0, 1)):\n[[ 5.  7.]\n [13. 15.]]\n" in text
     assert "two:\n[[[ 5.  7.]\n  [13. 15.]]\n\n [[ 6.  8.]\n  [14. 16.]]]\n" in text
 
-    assert "Pictures: digits\n" in text
+    assert "Images: digits\n" in text
     changes = {name: int(share) for share, name in re.findall(r" +(\d+)%  (.*)\n", text)}
     assert len(changes) == 5
     for kind in ("maximum", "average"):

@@ -42,4 +42,4 @@ def test_prints_and_draws(run_example, tmp_path):
     for name in ("07_lenet_cost", "07_lenet_feature_maps"):
         image = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L")).astype(int)
         assert image.shape[1] == 1080
-        assert 0.1 < (image < 200).mean() < 0.9
+        assert 0.05 < (image < 200).mean() < 0.9  # bars of time may be short

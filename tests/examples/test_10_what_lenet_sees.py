@@ -59,7 +59,20 @@ def test_draws_a_run_and_counts_its_mistakes(run_example, tmp_path):
     assert f"mistake: {wrong.max():.0f} times {true} was taken for {predicted}\n" in text
     worst = sorted(certainty.items(), key=lambda item: -item[1])[:18]
     lines = [f"{line}{probability:.3f}" for line, probability in worst]
-    assert sorted(text.splitlines()[-len(lines) - 1 : -1]) == sorted(lines)
+    printed = text.split("most confident mistakes\n")[1].splitlines()
+    assert sorted(printed[: len(lines)]) == sorted(lines)
+    table = [line.split()[-4:] for line in text.splitlines()[-3:]]
+    assert [line.split("  ")[0] for line in text.splitlines()[-3:]] == [
+        "test images of digits",
+        "noise",
+        "a portrait",
+    ]
+    logits = net.astype(np.float64)(test_set.batch(slice(None), np.float64)[0])
+    exponentials = np.exp(logits)
+    mean = (exponentials.max(axis=1) / exponentials.sum(axis=1)).mean()
+    assert float(table[0][3]) == pytest.approx(mean, abs=0.0051)
+    assert table[0][2] == str(np.bincount(logits.argmax(axis=1)).argmax())
+    assert all(float(number) > 0 for row in table for number in row[:2])
 
     assert "60 images of digits to train, 60 to test\n" in text
     assert "over all 4s, over all 9s" in text
@@ -68,6 +81,14 @@ def test_draws_a_run_and_counts_its_mistakes(run_example, tmp_path):
     for path in pictures.values():
         with Image.open(path) as picture:
             assert 900 < picture.width < 1100 and len(np.unique(picture)) > 50
+
+
+def test_a_run_on_unknown_data_is_told(run_example, tmp_path):
+    config = {"model": "lenet-relu", "data": "flowers", "classes": list("abcdefghij")}
+    folder = new_run(tmp_path / "run", config)
+    save_weights(lenet_relu(), folder / "weights.safetensors")
+    with pytest.raises(ValueError, match="of 'flowers': choose fashion-mnist, mnist, digits with"):
+        run_example(NAME, "--run", folder)
 
 
 @pytest.mark.usefixtures("run_example")

@@ -56,6 +56,8 @@ def test_prints_and_draws(run_example, tmp_path):
     assert [float(r) for r in responses] == [0.5, 1.0, 0.0]  # cos 60, cos 0, cos 90
     assert re.findall(r"\]: (-?\d+)\n", answers["smallest_derivative"]) == ["0", "1", "-2"]
     assert "rank 4" in answers["smallest_derivative"]
+    saved = re.findall(r"(?:takes|image,) (0\.\d+)", answers["stride_on_sound"])
+    assert saved == ["0.500", "0.250"]  # every second output, in one axis and in two
     assert "[[0.44 0.67 0.67 0.44]\n" in answers["mirrored_padding"]  # 4/9 and 6/9
     assert answers["mirrored_padding"].count("[1. 1. 1. 1.]") == 4
     assert "to\n[[ 0.  2.  4.]\n [ 4.  6.  8.]\n [ 8. 10. 12.]]" in answers["stride_of_one_half"]
