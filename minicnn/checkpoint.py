@@ -1,37 +1,76 @@
-"""Weights in a file: safetensors, under the names and shapes of PyTorch.
+"""Weights and checkpoints in files: safetensors, whole or absent at every moment.
 
-Written beside its place, flushed to disk and renamed, so that at every moment the file is whole.
+A file is written beside its place, flushed to disk and renamed. Its metadata hold the SHA-256 of
+all its bytes, with zeros in the place of the sum itself. That is verified when the file is read, so
+that not one byte can change unseen. Weights are under the names and shapes of PyTorch, and files of
+weights that others wrote, which have no such sum, are read too.
 """
 
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
 import os
+import platform
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
-from minicnn.backend import to_device
+import minicnn
+from minicnn.backend import Array, to_device
+from minicnn.datasets import Dataset
 from minicnn.layers.base import Layer
+from minicnn.optimizers import SGD
+from minicnn.training import History, Position, TrainingError
+
+PART = ".part"  # how the name of a file that is not whole yet ends
+NO_SUM = b"0" * 64
+
+
+class DamagedCheckpoint(ValueError):
+    """A file is not the checkpoint that was written."""
 
 
 def write_atomically(path: Path | str, content: bytes) -> None:
-    """The file `path` with `content`: the old file or the new one, never a part of it."""
+    """The file `path` with `content`: the old file or the new one, never a part of it.
+
+    Raises OSError, with the path and the reason, and leaves the old file if there is one.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename last through a power failure, where the system can do that to a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def save_weights(net: Layer, path: Path | str) -> None:
     """Writes the parameters of `net` to a safetensors file."""
-    host = {name: to_device(parameter, "cpu") for name, parameter in net.params.items()}
-    write_atomically(path, save({name: np.ascontiguousarray(p) for name, p in host.items()}))
+    write_atomically(path, _with_sum(net.params, {}))
 
 
 def load_weights(net: Layer, path: Path | str) -> None:
@@ -43,7 +82,153 @@ def load_weights(net: Layer, path: Path | str) -> None:
     if not Path(path).is_file():
         raise ValueError(f"expected a file of weights at {path}, but there is none")
     try:
-        net.load_params(load_file(path))
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
-        # the last two are what safetensors makes of floats that NumPy does not have
+        content = Path(path).read_bytes()
+        if _sum_in(content) not in (None, _sum_of(content)):
+            raise ValueError("its SHA-256 is not the one that was written, so it is damaged")
+        net.load_params(load(content))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # the last three are what safetensors makes of floats that NumPy does not have
         raise ValueError(f"{path} does not hold the weights of this network: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """All that it takes to go on as if training had never stopped. The order of an epoch's images
+    follows from the seed and the epoch, so there is no generator among it.
+
+    config: the settings of the run
+    data_sha256: of the training set, as from `data_sha256`
+    versions: of what it was computed with
+    """
+
+    params: Mapping[str, Array]
+    velocity: Mapping[str, Array]
+    position: Position
+    config: dict[str, Any]
+    data_sha256: str
+    versions: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, net: Layer, optimizer: SGD, position: Position, config: dict, data_sha256: str
+    ) -> "Checkpoint":
+        """A copy of the state as it is now. Raises TrainingError if a weight is not finite."""
+        position.read()
+        params = copy.deepcopy(_on_host(net.params))
+        for name, parameter in params.items():
+            if not np.isfinite(parameter).all():
+                raise TrainingError(
+                    f"parameter {name} is not finite after {position.place}; a learning rate below "
+                    f"{optimizer.lr:g} may help"
+                )
+        velocity = copy.deepcopy(_on_host(optimizer.velocity))
+        return cls(params, velocity, copy.deepcopy(position), config, data_sha256, versions())
+
+    def restore(self, net: Layer, optimizer: SGD) -> None:
+        """Copies the state into a network and an optimizer of the same settings."""
+        net.load_params(self.params)
+        optimizer.velocity = {
+            name: to_device(velocity, net.device) for name, velocity in self.velocity.items()
+        }
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
+    """Writes a checkpoint to one file."""
+    arrays = {
+        **{f"weights.{name}": parameter for name, parameter in checkpoint.params.items()},
+        **{f"velocity.{name}": velocity for name, velocity in checkpoint.velocity.items()},
+    }
+    state = {
+        "position": dataclasses.asdict(checkpoint.position),
+        "config": checkpoint.config,
+        "data_sha256": checkpoint.data_sha256,
+        "versions": checkpoint.versions,
+    }
+    write_atomically(path, _with_sum(arrays, {"state": json.dumps(state, allow_nan=False)}))
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Reads a checkpoint. Raises DamagedCheckpoint, with the path, unless it is exactly as it was
+    written."""
+    content = Path(path).read_bytes()
+    if _sum_in(content) != _sum_of(content):
+        raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one that was written")
+    try:
+        state = json.loads(_metadata(content)["state"])
+        history = state["position"].pop("history")
+        history["curve"] = [tuple(point) for point in history["curve"]]
+        arrays = load(content)
+        return Checkpoint(
+            _part_of(arrays, "weights."),
+            _part_of(arrays, "velocity."),
+            Position(History(**history), **state["position"]),
+            state["config"],
+            state["data_sha256"],
+            state["versions"],
+        )
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of this version: {error!r}") from None
+
+
+def data_sha256(data: Dataset) -> str:
+    """The SHA-256 over the images and the labels, their types and shapes."""
+    total = hashlib.sha256()
+    for array in (data.images, data.labels):
+        array = np.ascontiguousarray(to_device(array, "cpu"))
+        total.update(f"{array.dtype.str} {array.shape} ".encode())
+        total.update(array.data)
+    return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What the last digits of a result may depend on."""
+    return {
+        "minicnn": minicnn.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _on_host(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: to_device(array, "cpu") for name, array in arrays.items()}
+
+
+def _part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, str]) -> bytes:
+    """A safetensors file with the metadata, and the sum of all of it."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in _on_host(arrays).items()}
+    content = save(contiguous, metadata | {"sha256": NO_SUM.decode()})
+    total = hashlib.sha256(content).hexdigest().encode()
+    return content.replace(_sum_entry(NO_SUM), _sum_entry(total), 1)
+
+
+def _sum_of(content: bytes) -> bytes:
+    """What the sum in `content` has to be."""
+    entry = _sum_entry(_sum_in(content) or b"")
+    return hashlib.sha256(content.replace(entry, _sum_entry(NO_SUM), 1)).hexdigest().encode()
+
+
+def _sum_in(content: bytes) -> bytes | None:
+    """The sum that the header has, None if it has none."""
+    found = re.search(_sum_entry(rb"([0-9a-f]{64})"), _header(content))
+    return found and found[1]
+
+
+def _sum_entry(value: bytes) -> bytes:
+    return b'"sha256":"' + value + b'"'
+
+
+def _header(content: bytes) -> bytes:
+    """A safetensors file begins with the length of its header, 8 bytes, and the header, JSON."""
+    return content[8 : 8 + int.from_bytes(content[:8], "little")]
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    return json.loads(_header(content))["__metadata__"]

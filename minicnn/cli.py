@@ -1,16 +1,23 @@
 """The command line: minicnn train | evaluate | predict | check | summary | doctor."""
 
 import argparse
+import contextlib
+import math
 import os
+import shlex
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 import minicnn
 from minicnn import checklist, doctor, runs, summary
 from minicnn.backend import DEVICES, choose_device
+from minicnn.checkpoint import Checkpoint, data_sha256, versions
 from minicnn.datasets import (
     Dataset,
     DatasetNotFound,
@@ -20,12 +27,21 @@ from minicnn.datasets import (
     mnist,
     read_image,
 )
+from minicnn.layers.base import Layer
 from minicnn.losses import softmax
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.optimizers import SCHEDULES, SGD
 from minicnn.parallel import worker_count
 from minicnn.report import table
-from minicnn.training import estimate_seconds, evaluate, fit
+from minicnn.training import (
+    History,
+    Position,
+    TrainingError,
+    check_fit,
+    estimate_seconds,
+    evaluate,
+    fit,
+)
 
 
 def _digits(folder: str | None) -> tuple[Dataset, Dataset]:
@@ -35,11 +51,22 @@ def _digits(folder: str | None) -> tuple[Dataset, Dataset]:
 
 
 DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": _digits}
+SETTINGS = {  # of a run, with the defaults of those that do not follow from others
+    "epochs": 10,
+    "batch_size": 256,
+    "momentum": 0.0,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "seed": 0,
+}
+COURSE = SETTINGS | {"model": "lenet", "data": "fashion-mnist", "lr": 0.9}
+COURSE_RUNS, COURSE_LOSS = 313, (0.449, 0.525)  # published, with PyTorch, MXNet and TensorFlow
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 if a check fails, 2 for bad input, 130
-    when interrupted."""
+    when interrupted, 143 when training was stopped by SIGTERM."""
     args = _parser().parse_args(argv)
     warnings.showwarning = lambda message, *_: _complain(message)
     try:
@@ -60,60 +87,286 @@ def _close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train a network and write a run folder."""
+def train(args: argparse.Namespace) -> int:
+    """Train a network and write a run folder, or go on with one."""
+    if args.resume is not None:
+        return _resume(args, Path(args.resume))
     device = choose_device(args.device)
     if args.out is not None:
         runs.check_unused(args.out)
-    train_set, test_set = (part.to(device) for part in _load(args))
+    train_set, test_set = _load(args)
     # a sigmoid LeNet takes thousands of steps to begin to learn the digits
     name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
-    lr = MODELS[name].lr if args.lr is None else args.lr
-    optimizer = SGD(lr, args.momentum, args.nesterov, args.weight_decay)
-    net = MODELS[name].build(np.random.default_rng(args.seed)).to(device)
-    work = {"epochs": args.epochs, "batch_size": args.batch_size, "workers": args.workers}
-    seconds = estimate_seconds(net, train_set, **work)
+    given = _given(args)
     config = {
         "minicnn": minicnn.__version__,
         "model": name,
         "data": train_set.name,
         "classes": train_set.classes,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "lr": lr,
-        "momentum": args.momentum,
-        "nesterov": args.nesterov,
-        "weight_decay": args.weight_decay,
-        "schedule": args.schedule,
-        "seed": args.seed,
+        "lr": MODELS[name].lr,
+        **SETTINGS,
+        **given,
     }
+    optimizer = _optimizer(config)
+    net = MODELS[name].build(np.random.default_rng(config["seed"])).to(device)
+    check_fit(net, train_set)
     folder = runs.new_run(args.out, config)
-    schedule = "" if args.schedule == "constant" else f" ({args.schedule} schedule)"
-    place = f"the {device}"
-    if device == "cpu":
-        count = worker_count(net, args.batch_size, args.workers)
-        place += f" with {_number(count, 'worker')}"
+    with runs.locked(folder):
+        runs.check_unused(folder)  # another process may have been here before the lock
+        runs.save_config(folder, config)
+        sha256 = data_sha256(train_set)
+        return _train(args, folder, config, net, optimizer, train_set, test_set, sha256)
+
+
+def _resume(args: argparse.Namespace, folder: Path) -> int:
+    if args.out is not None:
+        raise ValueError("--resume goes on in the folder of the run: leave out --out")
+    if not runs.checkpoints(folder):
+        raise ValueError(f"{folder} has no checkpoint to go on from: start a new run")
+    with runs.locked(folder):
+        checkpoint = runs.last_checkpoint(folder)
+        position, history = checkpoint.position, checkpoint.position.history
+        config = checkpoint.config | _given(args)
+        _check_same(folder, checkpoint.config, config)
+        if config["model"] not in MODELS or config["data"] not in DATA:
+            raise ValueError(f"{folder} is of unknown {config['model']!r} or {config['data']!r}")
+        optimizer = _optimizer(config)
+        net = MODELS[config["model"]].build(None).to(choose_device(args.device))
+        checkpoint.restore(net, optimizer)
+        if history.train_loss and position.step == 0:  # it may have been killed before this
+            runs.save_epoch(folder, net, history)
+        if len(history.train_loss) == config["epochs"]:
+            print(
+                f"{folder} is complete, with {_number(config['epochs'], 'epoch')}: more --epochs "
+                "would go on with it"
+            )
+            return 0
+        args.data = config["data"]
+        train_set, test_set = _load(args)
+        sha256 = data_sha256(train_set)
+        _check_origin(checkpoint, train_set.name, sha256)
+        if config != checkpoint.config:
+            longer = Checkpoint.of(net, optimizer, position, config, sha256)
+            runs.add_checkpoint(folder, longer, args.keep)
+            runs.save_config(folder, config)
+        print(f"going on with {folder} after {position.place}")
+        return _train(args, folder, config, net, optimizer, train_set, test_set, sha256, position)
+
+
+def _train(
+    args: argparse.Namespace,
+    folder: Path,
+    config: dict,
+    net: Layer,
+    optimizer: SGD,
+    train_set: Dataset,
+    test_set: Dataset,
+    sha256: str,
+    start: Position | None = None,
+) -> int:
+    """Trains from `start` on, and returns the exit status."""
+    train_set, test_set = (part.to(net.device) for part in (train_set, test_set))
+    _announce(args, folder, config, net, train_set, test_set, start)
+    stop = _Stop()
+
+    def save(position: Position) -> None:
+        checkpoint = Checkpoint.of(net, optimizer, position, config, sha256)
+        runs.add_checkpoint(folder, checkpoint, args.keep)
+
+    def on_step(position: Position) -> None:
+        if stop.number or (args.save_every and position.step % args.save_every == 0):
+            save(position)
+            stop.check(position)
+
+    def on_epoch(history: History) -> None:
+        position = Position(history)
+        save(position)
+        runs.save_epoch(folder, net, history)
+        if line := _plateau(config, history):
+            tqdm.write(line)
+        if len(history.train_loss) < config["epochs"]:
+            stop.check(position)
+
+    try:
+        with stop.on_signals():
+            history = fit(
+                net,
+                train_set,
+                test_set,
+                epochs=config["epochs"],
+                batch_size=config["batch_size"],
+                optimizer=optimizer,
+                schedule=SCHEDULES[config["schedule"]],
+                seed=config["seed"],
+                workers=args.workers,
+                on_epoch=on_epoch,
+                on_step=on_step,
+                start=start,
+            )
+    except _Stopped as stopped:
+        _complain(
+            f"stopped by {stopped.signal.name} after {stopped.place}; go on with: {_go_on(folder)}"
+        )
+        return 128 + stopped.signal
+    except BrokenPipeError:
+        raise
+    except TrainingError as error:
+        lower = f"start anew with --lr {config['lr'] / 2:g}, say"
+        raise ValueError(f"{error}: {lower} (with the same one, {_last_good(folder)})") from None
+    except OSError as error:
+        raise ValueError(f"{error}; {_last_good(folder)}") from None
+    print(history.summary())
+    if line := _among_published(config, history):
+        print(line)
+    print(f"weights, history and curves are in {folder}")
+    return 0
+
+
+class _Stopped(Exception):
+    """Training has been stopped by a signal, and saved."""
+
+    def __init__(self, number: int, place: str) -> None:
+        self.signal, self.place = signal.Signals(number), place
+
+
+class _Stop:
+    """Takes note of SIGINT and SIGTERM, for training to stop where it can be saved."""
+
+    number: int | None = None
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in handlers.items():
+            if handler != signal.SIG_IGN:  # as in the background of a script
+                signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def check(self, position: Position) -> None:
+        """Raises _Stopped if there has been a signal."""
+        if self.number:
+            raise _Stopped(self.number, position.place)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.number = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)  # a second one stops at once
+
+
+def _given(args: argparse.Namespace) -> dict:
+    """The settings of a run that were given on the command line."""
+    names = ("model", "data", "lr", *SETTINGS)
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _optimizer(config: dict) -> SGD:
+    return SGD(config["lr"], config["momentum"], config["nesterov"], config["weight_decay"])
+
+
+def _check_same(folder: Path, old: dict, new: dict) -> None:
+    """Raises ValueError if the settings `new` would not go on as `old` did."""
+    longer = old["schedule"] == "constant" and old["epochs"] < new["epochs"]
+    same = {"epochs"} if longer else set()
+    changed = [name for name in old if old[name] != new[name] and name not in same]
+    if changed:
+        differences = "; ".join(f"{name} is {old[name]}, not {new[name]}" for name in changed)
+        raise ValueError(
+            f"{folder} cannot go on with other settings: {differences}; leave them out, or start "
+            "a new run"
+        )
+
+
+def _check_origin(checkpoint: Checkpoint, name: str, sha256: str) -> None:
+    """Raises ValueError for other data than the checkpoint's, and warns of other versions."""
+    if sha256 != checkpoint.data_sha256:
+        raise ValueError(
+            f"{name} is not what the run was trained on: its SHA-256 is {sha256}, expected "
+            f"{checkpoint.data_sha256}"
+        )
+    for name, now in versions().items():
+        if (then := checkpoint.versions.get(name)) != now:
+            warnings.warn(
+                f"the run began with {name} {then}, and this is {now}: the last digits may differ "
+                "from those of a run in one piece",
+                stacklevel=2,
+            )
+
+
+def _announce(
+    args: argparse.Namespace,
+    folder: Path,
+    config: dict,
+    net: Layer,
+    train_set: Dataset,
+    test_set: Dataset,
+    start: Position | None,
+) -> None:
+    """Prints what is about to be done."""
+    epochs, batch_size = config["epochs"], config["batch_size"]
+    seconds = estimate_seconds(
+        net, train_set, epochs=epochs, batch_size=batch_size, workers=args.workers
+    )
+    if start:
+        done = len(start.history.train_loss) + start.seen / len(train_set)
+        seconds *= 1 - done / epochs
+    schedule = "" if config["schedule"] == "constant" else f" ({config['schedule']} schedule)"
+    place = f"the {net.device}"
+    if net.device == "cpu":
+        place += f" with {_number(worker_count(net, batch_size, args.workers), 'worker')}"
     parameters = sum(parameter.size for parameter in net.params.values())
     print(
-        f"{name}, {parameters:,} parameters, on {train_set.name} "
+        f"{config['model']}, {parameters:,} parameters, on {train_set.name} "
         f"({len(train_set):,} images to train, {len(test_set):,} to test), on {place}\n"
-        f"{_number(args.epochs, 'epoch')}, batch {args.batch_size}, lr {lr:g}{schedule}, momentum "
-        f"{args.momentum:g}, weight decay {args.weight_decay:g}, seed {args.seed}\n"
+        f"{_number(epochs, 'epoch')}, batch {batch_size}, lr {config['lr']:g}{schedule}, momentum "
+        f"{config['momentum']:g}, weight decay {config['weight_decay']:g}, seed {config['seed']}\n"
         f"about {_duration(seconds)}, going by one step; results go to {folder}",
         flush=True,
     )
-    history = fit(
-        net,
-        train_set,
-        test_set,
-        optimizer=optimizer,
-        schedule=SCHEDULES[args.schedule],
-        seed=args.seed,
-        on_epoch=lambda history: runs.save_epoch(folder, net, history),
-        **work,
+
+
+def _go_on(folder: Path) -> str:
+    return f"minicnn train --resume {shlex.quote(str(folder))}"
+
+
+def _last_good(folder: Path) -> str:
+    if not runs.checkpoints(folder):
+        return "there is no checkpoint to go on from"
+    return f"{_go_on(folder)} goes on from the last good checkpoint"
+
+
+def _plateau(config: dict, history: History) -> str | None:
+    """What to think of a sigmoid LeNet that does not learn yet, where there is something to say."""
+    chance = math.log(len(config["classes"]))
+    if config["model"] != "lenet" or config["data"] == "digits":
+        return None
+    if history.train_loss[-1] < chance - 0.01:
+        return None
+    epoch, level = len(history.train_loss), f"ln {len(config['classes'])} = {chance:.3f}"
+    if epoch == 1:
+        return f"normal at first: the sigmoid LeNet sits at {level} for most of the first epoch"
+    if epoch >= 3:
+        return (
+            f"no longer normal: train loss {history.train_loss[-1]:.3f} is no better than that of "
+            f"guessing, {level}; try --lr 0.9 or another --seed"
+        )
+    return None
+
+
+def _among_published(config: dict, history: History) -> str | None:
+    """Where a run with the course's settings stands among the published ones."""
+    if any(config[name] != value for name, value in COURSE.items()):
+        return None
+    low, high = COURSE_LOSS
+    loss = history.train_loss[-1]
+    place = "inside" if low <= round(loss, 3) <= high else "outside"
+    return (
+        f"train loss {loss:.3f} is {place} {low} to {high}, where the {COURSE_RUNS} published runs "
+        "of the course's builds ended (train acc about 0.82)"
     )
-    print(history.summary())
-    print(f"weights, history and curves are in {folder}")
 
 
 def evaluate_run(args: argparse.Namespace) -> None:
@@ -211,20 +464,27 @@ def _parser() -> argparse.ArgumentParser:
     add = trainer.add_argument
     rates = ", ".join(f"{model.lr:g} for {name}" for name, model in MODELS.items())
     add("--model", choices=MODELS, help="network (default: lenet; for the digits lenet-relu)")
-    add("--epochs", type=_at_least(1), default=10, help="passes over the data (default: 10)")
-    add("--batch-size", type=_at_least(1), default=256, help="images in a step (default: 256)")
+    add("--epochs", type=_at_least(1), help="passes over the data (default: 10)")
+    add("--batch-size", type=_at_least(1), help="images in a step (default: 256)")
     add("--lr", type=float, help=f"learning rate (default: {rates})")
-    add("--momentum", type=float, default=0.0, help="from 0 to below 1 (default: 0)")
-    add("--nesterov", action="store_true", help="use Nesterov's form of momentum")
-    add("--weight-decay", type=float, default=0.0, help="factor of the L2 penalty (default: 0)")
+    add("--momentum", type=float, help="from 0 to below 1 (default: 0)")
+    add("--nesterov", action="store_true", default=None, help="use Nesterov's form of momentum")
+    add("--weight-decay", type=float, help="factor of the L2 penalty (default: 0)")
     add(
         "--schedule",
         choices=SCHEDULES,
-        default="constant",
         help="of the learning rate: constant, or cosine, down to 0 (default: constant)",
     )
-    add("--seed", type=_at_least(0), default=0, help="of weights and order of images (default: 0)")
+    add("--seed", type=_at_least(0), help="of weights and order of images (default: 0)")
     add("--out", help="folder for the run, new or empty (default: a new one under runs/)")
+    add("--resume", metavar="RUN", help="go on with the run in this folder, as it was set up")
+    add(
+        "--save-every",
+        type=_at_least(1),
+        metavar="STEPS",
+        help="write a checkpoint after so many steps, too (default: after each epoch only)",
+    )
+    add("--keep", type=_at_least(1), default=2, help="checkpoints that are kept (default: 2)")
     evaluator = command("evaluate", evaluate_run)
     evaluator.add_argument("folder", metavar="RUN", help="folder of a run")
     for subparser, default in (

@@ -3,36 +3,61 @@
 config.json            the settings, enough to build the network again
 history.json           the history after each epoch
 weights.safetensors    the weights after the last finished epoch
+best.safetensors       the weights after the epoch with the highest test accuracy
 curves.png             loss and accuracy against epochs
+checkpoints/           00003-000120.safetensors is all that it takes to go on after 3 epochs and
+                       120 steps; the last few are kept
+.lock                  empty; locked by the process that trains
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
+import re
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from minicnn.checkpoint import load_weights, save_weights, write_atomically
+try:
+    import fcntl
+except ImportError:  # Windows, where runs are not locked
+    fcntl = None
+
+from minicnn.checkpoint import (
+    PART,
+    Checkpoint,
+    DamagedCheckpoint,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+    write_atomically,
+)
 from minicnn.layers.base import Layer
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.plotting import save_figure, training_curves
 from minicnn.training import History
 
-CONFIG, HISTORY, WEIGHTS, CURVES = (
+CONFIG, HISTORY, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = (
     "config.json",
     "history.json",
     "weights.safetensors",
+    "best.safetensors",
     "curves.png",
+    "checkpoints",
+    ".lock",
 )
 
 
 def check_unused(folder: Path | str) -> None:
     """Raises ValueError if `folder` is in use: no run is ever written over. One that ended before
-    its first epoch did left only its config, which is no loss."""
+    its first checkpoint did left only its config, which is no loss."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder, which a run needs")
-    if folder.exists() and any(path.name != CONFIG for path in folder.iterdir()):
+    if folder.exists() and any(path.name not in (CONFIG, LOCK) for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and a run is never written over")
 
 
@@ -45,8 +70,12 @@ def new_run(folder: Path | str | None, config: dict) -> Path:
         check_unused(folder)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / CONFIG, config)
+    save_config(folder, config)
     return folder
+
+
+def save_config(folder: Path, config: dict) -> None:
+    _write_json(folder / CONFIG, config)
 
 
 def _new_folder(prefix: str) -> Path:
@@ -59,11 +88,71 @@ def _new_folder(prefix: str) -> Path:
             continue
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in `folder`, until this block or this process ends.
+
+    Raises ValueError if another one does, and OSError if nothing can be written there.
+    """
+    try:
+        file = open(folder / LOCK, "a")
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written to: {error.strerror}") from error
+    with file:
+        try:
+            if fcntl:
+                # unlike flock, not shared with forked workers, which may outlive a killed parent
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(f"{folder} is in use: another process trains in it") from None
+        except OSError:
+            pass  # the file system has no locks
+        yield
+
+
 def save_epoch(folder: Path, net: Layer, history: History) -> None:
     """Writes the state after an epoch."""
+    accuracy = history.test_accuracy
+    if accuracy and accuracy[-1] > max(accuracy[:-1], default=-1.0):
+        save_weights(net, folder / BEST)
     save_weights(net, folder / WEIGHTS)
     _write_json(folder / HISTORY, dataclasses.asdict(history))
     save_figure(training_curves(history), folder / CURVES)
+
+
+def add_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
+    """Writes a checkpoint, and then removes all before it but `keep` - 1."""
+    try:
+        (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder / CHECKPOINTS} cannot be made: {error.strerror}") from error
+    position = checkpoint.position
+    name = f"{len(position.history.train_loss):05d}-{position.step:06d}.safetensors"
+    path = folder / CHECKPOINTS / name
+    save_checkpoint(checkpoint, path)
+    paths = checkpoints(folder)
+    for old in paths[: max(0, paths.index(path) + 1 - keep)]:
+        old.unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in the folder of a run, the last one last."""
+    paths = (folder / CHECKPOINTS).glob("*-*.safetensors")
+    named = [path for path in paths if re.fullmatch(r"\d+-\d+", path.stem)]
+    return sorted(named, key=lambda path: [int(number) for number in path.stem.split("-")])
+
+
+def last_checkpoint(folder: Path) -> Checkpoint:
+    """The last checkpoint in the folder of a run that is whole, with a warning for each one that is
+    not. Raises ValueError if there is none. What a killed process left half written is removed."""
+    for path in [*folder.glob(f".*{PART}"), *(folder / CHECKPOINTS).glob(f".*{PART}")]:
+        path.unlink(missing_ok=True)
+    for path in reversed(checkpoints(folder)):
+        try:
+            return load_checkpoint(path)
+        except (DamagedCheckpoint, OSError) as error:
+            warnings.warn(f"{error}; the checkpoint before it is taken", stacklevel=2)
+    raise ValueError(f"{folder} has no checkpoint that is whole: start a new run")
 
 
 def open_run(folder: Path | str) -> tuple[Layer, dict]:

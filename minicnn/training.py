@@ -1,6 +1,7 @@
 """Training: batches, losses, gradients and steps, with a history of how they went."""
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +54,58 @@ class History:
         )
 
 
+@dataclass
+class Position:
+    """Where training stands: the epochs in `history`, and of the epoch that has begun the steps
+    taken, sums over their images, and seconds. `read` brings the sums up to date."""
+
+    history: History
+    step: int = 0
+    seen: int = 0
+    loss_sum: float = 0.0
+    correct_sum: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._unread: list[tuple[int, Array, Array, int]] = []
+
+    def keep(self, step: int, loss: Array, correct: Array, images: int) -> None:
+        """Takes the numbers of a step, to be read later."""
+        self._unread.append((step, loss, correct, images))
+
+    def read(self) -> None:
+        """Adds the numbers that were kept to the sums. Where they are on a GPU, this holds up its
+        work."""
+        for step, loss, correct, images in self._unread:
+            if not math.isfinite(loss):
+                raise _NotFinite(step, float(loss))
+            self.seen += images
+            self.loss_sum += float(loss) * images
+            self.correct_sum += int(correct)
+        self._unread.clear()
+
+    @property
+    def place(self) -> str:
+        """In words, as in "2 epochs and 3 steps"."""
+        epochs = len(self.history.train_loss)
+        words = [
+            f"{count} {noun}" + ("" if count == 1 else "s")
+            for count, noun in ((epochs, "epoch"), (self.step, "step"))
+            if count
+        ]
+        return " and ".join(words) or "no step"
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """(loss, accuracy) over the images of this epoch that were seen."""
+        return self.loss_sum / self.seen, self.correct_sum / self.seen
+
+
+class _NotFinite(Exception):
+    def __init__(self, step: int, loss: float) -> None:
+        self.step, self.loss = step, loss
+
+
 def fit(
     net: Layer,
     train: Dataset,
@@ -66,6 +119,8 @@ def fit(
     workers: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
+    on_step: Callable[[Position], None] | None = None,
+    start: Position | None = None,
 ) -> History:
     """Trains `net` in place on softmax cross-entropy, on the device of its parameters.
 
@@ -77,6 +132,9 @@ def fit(
         same for any number
     progress: a line for each epoch and, in a terminal, a bar
     on_epoch: called with the history after each epoch
+    on_step: called with the position after each step but the last of an epoch
+    start: where to go on, and its history is continued; `net` and the velocity of `optimizer` have
+        to be as they were there. The result is that of training in one piece, bit for bit
 
     Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
     are then those before the step. What the last step of an epoch does is seen on `test`. On a
@@ -91,27 +149,42 @@ def fit(
     if test is not None:
         check_fit(net, test)
     optimizer = optimizer or SGD(0.9)
+    position = start or Position(History(len(train), net.device))
+    _check_position(position, len(train), batch_size, epochs)
     train = train.to(net.device)
     test = test and test.to(net.device)
-    history = History(len(train), net.device)
+    history = position.history
+    history.device = net.device
     with (
         _lr_restored(optimizer) as lr,
         batch_gradients(net, train, batch_size, workers) as gradients,
         tqdm(
             total=epochs * len(train),
+            initial=len(history.train_loss) * len(train) + position.seen,
             unit=" images",
             unit_scale=True,
             disable=None if progress else True,
         ) as bar,
     ):
-        for epoch in range(epochs):
-            start = time.perf_counter()
+        for epoch in range(len(history.train_loss), epochs):
+            began = time.perf_counter() - position.seconds
             steps = batches(len(train), batch_size, np.random.default_rng((seed, epoch)))
             done = (np.arange(len(steps)) / len(steps) + epoch) / epochs
             rates = [lr * schedule(share) for share in done.tolist()]
-            _train_epoch(net, train, steps, rates, optimizer, gradients, history, bar)
+            try:
+                for _ in _steps(net, train, steps, rates, optimizer, gradients, position, bar):
+                    position.seconds = time.perf_counter() - began
+                    if on_step and position.step < len(steps):
+                        on_step(position)
+            except _NotFinite as error:
+                place = f"in epoch {epoch + 1}, step {error.step} of {len(steps)}"
+                if error.step > position.step:  # the weights are still those that it had
+                    place += f": {_first_not_finite(net, train, steps[position.step])}"
+                message = f"the loss is {error.loss} {place}; {_remedy(optimizer)}"
+                raise TrainingError(message) from None
             synchronize(net.device)
-            history.train_seconds.append(time.perf_counter() - start)
+            history.train_seconds.append(time.perf_counter() - began)
+            position = Position(history)
             if test is not None:
                 loss, accuracy = evaluate(net, test, workers=workers)
                 if not math.isfinite(loss):
@@ -127,46 +200,39 @@ def fit(
     return history
 
 
-def _train_epoch(
+def _steps(
     net: Layer,
     train: Dataset,
     steps: list[Array],
     rates: list[float],
     optimizer: SGD,
     gradients: BatchGradients,
-    history: History,
+    position: Position,
     bar: tqdm,
-) -> None:
-    """One pass over `train`: for each step the images, by index, and the learning rate. Appends to
-    `history`."""
-    epoch, seen, loss_sum, correct_sum = len(history.train_loss), 0, 0.0, 0
+) -> Iterator[None]:
+    """Takes the steps of an epoch from `position` on, one each time it is asked: for each there
+    are the images, by index, and the learning rate. Appends to the history."""
+    history, epoch = position.history, len(position.history.train_loss)
     every = math.ceil(len(steps) / POINTS_PER_EPOCH)
-    unread = []  # reading a number from a GPU holds up its work, so that is put off
-    for step, (index, rate) in enumerate(zip(steps, rates), 1):
+    for step, (index, rate) in itertools.islice(
+        enumerate(zip(steps, rates), 1), position.step, None
+    ):
         loss, correct, grads = gradients(index)
-        unread.append((step, loss, correct, len(index)))
+        position.keep(step, loss, correct, len(index))
         at_point = step % every == 0 or step == len(steps)
         if at_point or history.device == "cpu":
-            for step_read, loss, correct, n in unread:
-                if not math.isfinite(loss):
-                    place = f"in epoch {epoch + 1}, step {step_read} of {len(steps)}"
-                    if step_read == step:
-                        place = f"{place}: {_first_not_finite(net, train, index)}"
-                    raise TrainingError(f"the loss is {float(loss)} {place}; {_remedy(optimizer)}")
-                seen += n
-                loss_sum += float(loss) * n
-                correct_sum += int(correct)
-            unread.clear()
-            bar.set_postfix_str(
-                f"loss {loss_sum / seen:.3f}, acc {correct_sum / seen:.3f}", refresh=False
-            )
+            position.read()
+            loss, accuracy = position.means
+            bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy:.3f}", refresh=False)
         if at_point:
-            history.curve.append((epoch + step / len(steps), loss_sum / seen, correct_sum / seen))
+            history.curve.append((epoch + step / len(steps), loss, accuracy))
         optimizer.lr = rate
         optimizer.step(net.params, grads)
         bar.update(len(index))
-    history.train_loss.append(loss_sum / seen)
-    history.train_accuracy.append(correct_sum / seen)
+        position.step = step
+        yield
+    history.train_loss.append(loss)
+    history.train_accuracy.append(accuracy)
 
 
 @contextlib.contextmanager
@@ -212,6 +278,25 @@ def check_fit(net: Layer, data: Dataset) -> None:
         raise ValueError(
             f"for images {shape} of {data.name} the network must put out a score for each class, "
             f"(1, {len(data.classes)}), but puts out {scores}"
+        )
+
+
+def _check_position(position: Position, images: int, batch_size: int, epochs: int) -> None:
+    """Raises ValueError unless training with these settings comes by `position`."""
+    done, total = len(position.history.train_loss), math.ceil(images / batch_size)
+    if position.history.images != images:
+        raise ValueError(
+            f"training cannot go on: it had {position.history.images} images, and now {images}"
+        )
+    if not 0 <= position.step < total or position.seen != position.step * batch_size:
+        raise ValueError(
+            f"training cannot go on: {position.seen} images were seen in {position.step} steps, "
+            f"but an epoch has {total} steps of {batch_size}"
+        )
+    if done + (position.step > 0) > epochs:
+        raise ValueError(
+            f"training cannot go on: expected at least {done + (position.step > 0)} epochs, "
+            f"which have begun, got {epochs}"
         )
 
 

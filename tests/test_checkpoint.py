@@ -158,6 +158,25 @@ def test_a_file_is_on_the_disk_whole_before_it_takes_its_place(tmp_path, monkeyp
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders cannot be flushed")
+def test_a_new_name_is_on_the_disk_too(tmp_path, monkeypatch):
+    steps, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: steps.append(os.fstat(file).st_ino))
+    monkeypatch.setattr(os, "replace", lambda *paths: (steps.append("named"), replace(*paths)))
+    write_atomically(tmp_path / "file", b"new")
+    assert steps == [os.stat(tmp_path / "file").st_ino, "named", os.stat(tmp_path).st_ino]
+
+
+def test_a_file_system_that_cannot_flush_folders_will_do(tmp_path, monkeypatch):
+    def refuse(file):
+        if os.path.isdir(f"/proc/self/fd/{file}"):
+            raise OSError("invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
 CONFIG = {"model": "lenet-relu", "data": "digits", "classes": list("0123456789")}
 
 
@@ -192,7 +211,8 @@ def test_a_run_can_be_opened_after_each_epoch(tmp_path):
         assert stored == json.loads(json.dumps(dataclasses.asdict(history)))
         with Image.open(folder / "curves.png") as picture:
             assert picture.format == "PNG"
-    names = ["config.json", "curves.png", "history.json", "weights.safetensors"]
+    names = ["best.safetensors", "config.json", "curves.png", "history.json"]
+    names += ["weights.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
 
 

@@ -80,8 +80,12 @@ def test_train_says_what_it_does_and_writes_the_run(trained):
     ]
     for line, pattern in zip(process.stdout.splitlines(), expected, strict=True):
         assert re.fullmatch(pattern, line)
-    names = ["config.json", "curves.png", "history.json", "weights.safetensors"]
+    names = [".lock", "best.safetensors", "checkpoints", "config.json", "curves.png"]
+    names += ["history.json", "weights.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [
+        "00001-000000.safetensors"
+    ]
     with Image.open(folder / "curves.png") as picture:
         assert picture.format == "PNG"
 
