@@ -1,14 +1,11 @@
 """The command line: minicnn train | evaluate | predict | check | summary | doctor."""
 
 import argparse
-import contextlib
-import math
 import os
 import shlex
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +30,7 @@ from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.optimizers import SCHEDULES, SGD
 from minicnn.parallel import worker_count
 from minicnn.report import table
+from minicnn.stopping import Stopped, StopSignals
 from minicnn.training import (
     History,
     Position,
@@ -42,6 +40,7 @@ from minicnn.training import (
     evaluate,
     fit,
 )
+from minicnn.verdict import among_published, plateau
 
 
 def _digits(folder: str | None) -> tuple[Dataset, Dataset]:
@@ -60,8 +59,6 @@ SETTINGS = {  # of a run, with the defaults of those that do not follow from oth
     "schedule": "constant",
     "seed": 0,
 }
-COURSE = SETTINGS | {"model": "lenet", "data": "fashion-mnist", "lr": 0.9}
-COURSE_RUNS, COURSE_LOSS = 313, (0.449, 0.525)  # published, with PyTorch, MXNet and TensorFlow
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -167,7 +164,7 @@ def _train(
     """Trains from `start` on, and returns the exit status."""
     train_set, test_set = (part.to(net.device) for part in (train_set, test_set))
     _announce(args, folder, config, net, train_set, test_set, start)
-    stop = _Stop()
+    stop = StopSignals()
 
     def save(position: Position) -> None:
         checkpoint = Checkpoint.of(net, optimizer, position, config, sha256)
@@ -182,7 +179,7 @@ def _train(
         position = Position(history)
         save(position)
         runs.save_epoch(folder, net, history)
-        if line := _plateau(config, history):
+        if line := plateau(config, history):
             tqdm.write(line)
         if len(history.train_loss) < config["epochs"]:
             stop.check(position)
@@ -203,7 +200,7 @@ def _train(
                 on_step=on_step,
                 start=start,
             )
-    except _Stopped as stopped:
+    except Stopped as stopped:
         _complain(
             f"stopped by {stopped.signal.name} after {stopped.place}; go on with: {_go_on(folder)}"
         )
@@ -216,45 +213,10 @@ def _train(
     except OSError as error:
         raise ValueError(f"{error}; {_last_good(folder)}") from None
     print(history.summary())
-    if line := _among_published(config, history):
+    if line := among_published(config, history):
         print(line)
     print(f"weights, history and curves are in {folder}")
     return 0
-
-
-class _Stopped(Exception):
-    """Training has been stopped by a signal, and saved."""
-
-    def __init__(self, number: int, place: str) -> None:
-        self.signal, self.place = signal.Signals(number), place
-
-
-class _Stop:
-    """Takes note of SIGINT and SIGTERM, for training to stop where it can be saved."""
-
-    number: int | None = None
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        for number, handler in handlers.items():
-            if handler != signal.SIG_IGN:  # as in the background of a script
-                signal.signal(number, self._note)
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    def check(self, position: Position) -> None:
-        """Raises _Stopped if there has been a signal."""
-        if self.number:
-            raise _Stopped(self.number, position.place)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.number = number
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)  # a second one stops at once
 
 
 def _given(args: argparse.Namespace) -> dict:
@@ -336,37 +298,6 @@ def _last_good(folder: Path) -> str:
     if not runs.checkpoints(folder):
         return "there is no checkpoint to go on from"
     return f"{_go_on(folder)} goes on from the last good checkpoint"
-
-
-def _plateau(config: dict, history: History) -> str | None:
-    """What to think of a sigmoid LeNet that does not learn yet, where there is something to say."""
-    chance = math.log(len(config["classes"]))
-    if config["model"] != "lenet" or config["data"] == "digits":
-        return None
-    if history.train_loss[-1] < chance - 0.01:
-        return None
-    epoch, level = len(history.train_loss), f"ln {len(config['classes'])} = {chance:.3f}"
-    if epoch == 1:
-        return f"normal at first: the sigmoid LeNet sits at {level} for most of the first epoch"
-    if epoch >= 3:
-        return (
-            f"no longer normal: train loss {history.train_loss[-1]:.3f} is no better than that of "
-            f"guessing, {level}; try --lr 0.9 or another --seed"
-        )
-    return None
-
-
-def _among_published(config: dict, history: History) -> str | None:
-    """Where a run with the course's settings stands among the published ones."""
-    if any(config[name] != value for name, value in COURSE.items()):
-        return None
-    low, high = COURSE_LOSS
-    loss = history.train_loss[-1]
-    place = "inside" if low <= round(loss, 3) <= high else "outside"
-    return (
-        f"train loss {loss:.3f} is {place} {low} to {high}, where the {COURSE_RUNS} published runs "
-        "of the course's builds ended (train acc about 0.82)"
-    )
 
 
 def evaluate_run(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minicnn import SGD, cli, cosine, fit, runs, training
+from minicnn import SGD, cli, cosine, fit, runs, training, verdict
 from minicnn.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
@@ -604,7 +604,7 @@ def test_divergence_names_the_checkpoint_and_a_lower_rate(run, tmp_path, monkeyp
     assert second == f"same one, {how})"
 
 
-LENET = cli.COURSE | {"classes": list("0123456789")}
+LENET = verdict.COURSE | {"classes": list("0123456789")}
 
 
 def trained(losses, accuracy=0.8):
@@ -627,10 +627,10 @@ def trained(losses, accuracy=0.8):
     ],
 )
 def test_the_plateau_is_explained_while_it_lasts(losses, word, run, tmp_path, monkeypatch):
-    line = cli._plateau(LENET, trained(losses))
+    line = verdict.plateau(LENET, trained(losses))
     assert (line is None) if word is None else re.match(word, line)
     for other in {"model": "lenet-relu"}, {"data": "digits"}:
-        assert cli._plateau(LENET | other, trained(losses)) is None
+        assert verdict.plateau(LENET | other, trained(losses)) is None
 
 
 @pytest.mark.parametrize(
@@ -639,15 +639,15 @@ def test_the_plateau_is_explained_while_it_lasts(losses, word, run, tmp_path, mo
     + [(0.526, "outside"), (2.3, "outside")],
 )
 def test_a_run_of_the_course_is_placed_among_the_published_ones(loss, place):
-    line = cli._among_published(LENET, trained([2.3] * 9 + [loss]))
+    line = verdict.among_published(LENET, trained([2.3] * 9 + [loss]))
     assert f"is {place} 0.449 to 0.525, where the 313 published runs" in line
     for name, other in {"epochs": 9, "lr": 0.8, "momentum": 0.1, "data": "mnist"}.items():
-        assert cli._among_published(LENET | {name: other}, trained([loss])) is None
+        assert verdict.among_published(LENET | {name: other}, trained([loss])) is None
 
 
 def test_the_command_line_prints_what_there_is_to_say(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_plateau", lambda config, history: f"{len(history.curve)} points")
-    monkeypatch.setattr(cli, "_among_published", lambda config, history: config["model"])
+    monkeypatch.setattr(cli, "plateau", lambda config, history: f"{len(history.curve)} points")
+    monkeypatch.setattr(cli, "among_published", lambda config, history: config["model"])
     _, out, _ = run(*TRAIN, "--epochs", 2, "--out", tmp_path)
     lines = out.splitlines()
     assert lines[4] == "3 points" and lines[6] == "6 points" and lines[-2] == "lenet-relu"
