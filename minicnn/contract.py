@@ -3,7 +3,7 @@
 One x gives one y, of the shape that was foretold, whatever other images are in the batch and
 however x lies in memory. Nothing that is passed in is changed, and nothing of a batch stays in the
 layer. Without `need_dx` only dx is left out. Float32 in gives float32 out, with the values of
-float64 up to rounding, and without overflow where they are representable.
+float64 to within a hundredth, and without overflow where they are representable.
 """
 
 from collections.abc import Iterator
@@ -40,6 +40,7 @@ def contract_findings(layer: Layer, x: Array, dy: Array) -> list[Finding]:
             list(_output_findings(layer, x))
             or list(_change_findings(layer, x.copy(), dy.copy()))
             or list(_memory_findings(layer, x, dy))
+            or list(_size_findings(layer, x, dy))
             or list(_layout_findings(layer, x, dy))
             or list(_float32_findings(layer, x, dy))
         )
@@ -66,8 +67,11 @@ def _output_findings(layer: Layer, x: Array) -> Iterator[Finding]:
         message = "the same x gives another y the second time, so there is no slope to compare with"
         yield Finding("y", message, "random numbers in forward")
     elif len(x) > 1 and not layer.whole_batch:
-        if not _same(layer.forward(x[:1].copy())[0], y[:1], 1e-9):
-            message = "y of the first image depends on the others, but whole_batch is False"
+        other = x.copy()
+        other[0] = -x[0] - np.copysign(1, x[0])
+        first, rest = layer.forward(x[:1].copy())[0], layer.forward(other)[0][1:]
+        if not (_same(first, y[:1], 1e-9) and _same(rest, y[1:], 1e-9)):
+            message = "y of one image depends on another image, but whole_batch is False"
             yield Finding("y", message, "images of a batch mixed")
 
 
@@ -87,7 +91,7 @@ def _change_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
 
 def _memory_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     _, saved = layer.forward(x.copy())
-    first = _gradients(layer, dy, saved)
+    first = {name: gradient.copy() for name, gradient in _gradients(layer, dy, saved).items()}
     second = _gradients(layer, dy, saved)
     layer.forward(-x - np.copysign(1, x))  # every entry is another, and of the opposite sign
     after_other_forward = _gradients(layer, dy, saved)
@@ -100,6 +104,18 @@ def _memory_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
             yield Finding(name, message, "a batch kept in the layer")
         elif name != "x" and not (name in without_dx and _same(without_dx[name], expected)):
             yield Finding(name, f"need_dx=False gives another d{name}", "need_dx misread")
+
+
+def _size_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    if layer.whole_batch:
+        return  # as a loss is, whose target has the size of this batch
+    _, saved = layer.forward(x.copy())
+    layer.forward(x.repeat(2, axis=0))
+    try:
+        layer.backward(dy.copy(), saved)
+    except Exception as error:
+        message = f"after a forward pass of a larger batch, backward raises {error!r}"
+        yield Finding("x", message, "a batch kept in the layer")
 
 
 def _layout_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
@@ -132,7 +148,7 @@ def _float32_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
 
 def _gradients(layer: Layer, dy: Array, saved: Any) -> dict[str, Array]:
     dx, grads = layer.backward(dy.copy(order="K"), saved)
-    return {"x": np.asarray(dx), **{name: np.asarray(grad) for name, grad in grads.items()}}
+    return {name: np.asarray(gradient) for name, gradient in {"x": dx, **grads}.items()}
 
 
 def _results(layer: Layer, x: Array, dy: Array) -> dict[str, Array]:

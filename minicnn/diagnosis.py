@@ -103,6 +103,10 @@ def _transposed_shape(e: Evidence) -> str | None:
     return None
 
 
+def _no_slope(e: Evidence) -> str | None:
+    return None if e.jacobian.any() else "forward does not depend on it"
+
+
 def _zero(e: Evidence) -> str | None:
     return None if e.claimed.any() else "never computed"
 
@@ -117,7 +121,7 @@ def _constant_ratio(e: Evidence) -> str | None:
         return None
     sign = ["opposite sign"] if ratio < 0 else []
     factor = [] if math.isclose(abs(ratio), 1, rel_tol=1e-5) else [_factor(e, abs(ratio))]
-    return ", ".join(sign + factor) if e.expected.size > 1 or None not in factor else None
+    return None if None in factor else ", ".join(sign + factor)
 
 
 def _factor(e: Evidence, ratio: float) -> str | None:
@@ -257,6 +261,7 @@ SHAPE_GUESSES = [
     _batch_not_summed,
 ]
 GUESSES = [
+    _no_slope,
     _zero,
     _not_finite,
     _almost_right,

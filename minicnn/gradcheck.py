@@ -27,7 +27,7 @@ maxima in a window), and no derivative. There any slope between the two will do:
 Of a maximum all entries together still have a slope: where right and left agree along u = 1, the
 sum of da is known from (5). In a network kinks can cancel, as those of relu(x) - relu(-x) = x do,
 whose gradient at 0 comes out as 0. So where a network seems wrong, each layer is checked, and if
-these are right and at a kink, so is the network.
+these are right and one of them is at a kink, so is the network.
 
 Source: A. Griewank, A. Walther, "Evaluating Derivatives", 2nd edition, 2008, chapters 3 and 14.
 """
@@ -73,7 +73,7 @@ class LossLayer(Layer):
     def forward(self, x: Array) -> tuple[Array, Array]:
         is_float = np.issubdtype(self.target.dtype, np.floating)
         loss, dx = self.loss(x, self.target.astype(x.dtype) if is_float else self.target)
-        return np.asarray(loss), dx
+        return np.asarray(loss, x.dtype if type(loss) is float else None), dx
 
     def backward(
         self, dy: Array, saved: Array, need_dx: bool = True
@@ -94,10 +94,12 @@ def check_gradients(
 
     `layer` and `x`, of any float type, are left as they are; entries of about 1 are best. `seed`
     draws the upstream gradient. An entry is wrong if it is off by more than `rtol` times the
-    largest entry of the gradient, and by more than rounding explains. `reference(x)` gives the
+    largest entry of the gradient (of a large array: the slope along a direction, by more than
+    `rtol` times the gradient's length), and by more than rounding explains. `reference(x)` gives the
     output to compare `forward` with. Beyond the gradients, the contract of a layer is checked, see
-    contract.py. Of a Sequential that is wrong each layer is checked too. Raises ValueError for what
-    is no layer and for an x that is not finite; what `forward` raises comes through.
+    contract.py. Of a Sequential that is wrong, or at a kink, each layer is checked too. Raises
+    ValueError for what is no layer and for an x that is not finite; what `forward` raises for this
+    x comes through.
     """
     if not isinstance(layer, Layer):
         raise ValueError(f"expected a layer, or LossLayer(loss, target) for a loss, got {layer!r}")
@@ -108,13 +110,19 @@ def check_gradients(
     layer = copy.deepcopy(layer).astype(np.float64)
     rng = np.random.default_rng((seed, 1))  # or dy could be the x that the caller drew with seed
     y, saved = layer.forward(x.copy())
+    y = y.copy()  # which may be a view of a parameter
+    if not np.isfinite(y).all():
+        message = "y is not finite, so there is no slope to compare with"
+        return Report(name, seed, (), (Finding("y", message, "not finite"),))
     dy = rng.standard_normal(y.shape)
+    where = "in backward"
     try:
         result = layer.backward(dy.copy(), saved)
         findings = list(structure_findings(layer, result))
+        where = "with other inputs, as the contract was checked"
         findings = findings or contract_findings(layer, x, dy)
     except Exception as error:  # whatever a wrong layer raises is something to report
-        message = f"{type(error).__name__} in backward: {error}"
+        message = f"{type(error).__name__} {where}: {error}"
         return Report(name, seed, (), (Finding("x", message, "an exception"),))
     if reference is not None:
         findings += _forward_findings(y, reference(x))
@@ -126,9 +134,11 @@ def check_gradients(
             comparison, found = judge.compare(key, array, claimed)
             comparisons.append(comparison)
             differences += found
-    if differences and isinstance(layer, Sequential):
-        inner = list(_reports_by_layer(layer, x, {"seed": seed, "step": step, "rtol": rtol}))
-        if all(report.ok for report in inner) and any(report.kinks for report in inner):
+    kinks = any(comparison.kinks for comparison in comparisons)
+    if isinstance(layer, Sequential) and (findings or differences or kinks):
+        inner = list(_reports_by_layer(layer, x, seed=seed, step=step, rtol=rtol))
+        kinks = any(report.kinks for report in inner)
+        if kinks and all(report.ok for report in inner) and _is_plain(layer):
             comparisons = [c if c.ok else c.excused() for c in comparisons]
             differences = []
         differences += [
@@ -198,7 +208,13 @@ def _forward_findings(y: Array, expected: Array) -> Iterator[Finding]:
         yield Finding("y", message, "forward is wrong")
 
 
-def _reports_by_layer(net: Sequential, x: Array, settings: dict) -> Iterator[Report]:
+def _is_plain(net: Sequential) -> bool:
+    """Whether it does no more than to run its layers."""
+    own = type(net)
+    return (own.forward, own.backward) == (Sequential.forward, Sequential.backward)
+
+
+def _reports_by_layer(net: Sequential, x: Array, **settings: float) -> Iterator[Report]:
     for layer in net.layers:
         yield check_gradients(layer, x, **settings)
         x, _ = layer.forward(x)
@@ -259,11 +275,10 @@ class _Judge:
             finest = self._sides(array, entries, self.step / 64)
             for closer in finer, finest:  # which may not reach a kink nearby
                 wrong &= _distance(claims, self._times_dy(closer.mean(axis=0))) > slack
-            y_axes = tuple(range(1, finer.ndim - 1))
-            products = sides * self.dy
-            low, high = (f(products, axis=0).sum(axis=y_axes) for f in (np.min, np.max))
+            products = sides * self.dy.ravel()
+            low, high = (f(products, axis=0).sum(axis=-1) for f in (np.min, np.max))
             outside = (claims < low - slack) | (claims > high + slack)  # (6)
-            at_kink = (error > slack) & self._at_kink(sides, finer, self.step, y_axes)
+            at_kink = (error > slack) & self._at_kink(sides, finer, self.step)
             kinks = at_kink & ~(wrong & outside)
             wrong &= ~kinks
             error[kinks] = 0
@@ -294,8 +309,8 @@ class _Judge:
             expected = self._times_dy(sides.mean(axis=0))  # (5)
             scale = max(abs(expected), np.linalg.norm(terms))
             error = _distance(terms.sum(), expected)
-            kink = bool(self._at_kink(sides, finer, step, None))
-            if not kink:
+            kink = bool(self._at_kink(sides, finer, step))
+            if not kink and error <= self._slack(scale):
                 break
         findings = []
         if not kink and error > self._slack(scale):
@@ -324,15 +339,16 @@ class _Judge:
         """A guess from the slopes of all entries, None without them."""
         if sides is None:
             return None
-        jacobian = sides.mean(axis=0).reshape(*array.shape, *self.y.shape)  # (3)
-        expected = self._times_dy(jacobian)  # (4)
+        jacobian = sides.mean(axis=0)  # (3)
+        expected = self._times_dy(jacobian).reshape(array.shape)  # (4)
+        jacobian = jacobian.reshape(*array.shape, *self.y.shape)
         return diagnose(
             Evidence(name, claimed, expected, jacobian, self.dy, self.layer, self.x, self.y)
         )
 
     def _sides(self, array: Array, entries: Array, step: float) -> Array:
-        """The slopes for each of the entries, to the right and left: (2, entries, *y.shape)."""
-        sides = np.empty((2, len(entries), *self.y.shape))
+        """The slopes for each of the entries, to the right and left: (2, entries, outputs)."""
+        sides = np.empty((2, len(entries), self.y.size))
         for i, k in enumerate(entries):
             sides[:, i] = self._slopes(array, int(k), 1.0, step)
         return sides
@@ -341,13 +357,13 @@ class _Judge:
         self, array: Array, where: int | slice, direction: float | Array, step: float
     ) -> Array:
         def output() -> Array:
-            return self.layer.forward(self.x.copy())[0]
+            return self.layer.forward(self.x.copy())[0].ravel()
 
-        return np.array(slopes(output, self.y, array, where, direction, step))
+        return np.array(slopes(output, self.y.ravel(), array, where, direction, step))
 
     def _times_dy(self, jacobian: Array) -> Array:
-        """The slopes (..., *y.shape) times dy, added up over the outputs."""
-        return np.tensordot(jacobian, self.dy, self.dy.ndim)
+        """The slopes (..., outputs) times dy, added up over the outputs."""
+        return jacobian @ self.dy.ravel()
 
     def _slack(self, scale: float) -> float:
         """What a gradient may be off: a share of its largest entry, and the rounding of y."""
@@ -356,13 +372,11 @@ class _Judge:
     def _rounding(self, step: float) -> float:
         return np.finfo(float).eps * np.max(np.abs(self.y), initial=0) / step
 
-    def _at_kink(
-        self, sides: Array, finer: Array, step: float, y_axes: tuple[int, ...] | None
-    ) -> Array:
+    def _at_kink(self, sides: Array, finer: Array, step: float) -> Array:
         """Whether right and left differ by more than rounding, and not as curvature makes them, in
         proportion to the step: `finer` are the slopes with an eighth of it."""
         gap, finer_gap = (
-            np.max(np.abs(right - left), axis=y_axes, initial=0) for right, left in (sides, finer)
+            np.max(np.abs(right - left), axis=-1, initial=0) for right, left in (sides, finer)
         )
         noise = 512 * self._rounding(step) + 1e-6 * np.max(np.abs(sides), initial=0)
         return (gap > noise) & ((finer_gap < gap / 16) | (finer_gap > gap / 4))

@@ -578,3 +578,118 @@ def test_gradients_that_are_missing_without_dx_are_reported():
         ("weight", "need_dx misread"),
         ("bias", "need_dx misread"),
     }
+
+
+def test_an_output_that_is_not_finite_is_reported():
+    log = Elementwise(np.log, lambda x: 77 + 0 * x)
+    with np.errstate(invalid="ignore"):
+        assert check_gradients(log, np.array([[-1.0, 2.0]])).cause == "not finite"
+
+
+def test_curvature_along_a_direction_is_no_fault():
+    rows = np.random.default_rng(0).standard_normal((100, 10))
+    rows[::2] = 0
+    report = check_gradients(LayerNorm(), rows)
+    assert report.comparisons[0].index is None and report.ok, report
+
+
+class LayerNorm(ReLU):
+    """Each row, less its mean and divided by its deviation."""
+
+    def forward(self, x):
+        deviation = np.sqrt(x.var(axis=1, keepdims=True) + x.dtype.type(1e-5))
+        y = (x - x.mean(axis=1, keepdims=True)) / deviation
+        return y, (y, deviation)
+
+    def backward(self, dy, saved, need_dx=True):
+        y, deviation = saved
+        mean, share = dy.mean(axis=1, keepdims=True), (dy * y).mean(axis=1, keepdims=True)
+        return (dy - mean - y * share) / deviation, {}
+
+
+def test_at_kinks_the_layers_of_a_network_are_checked_too():
+    x = np.zeros((1, 1, 4, 4))
+    x[0, 0, 1, 1] = 1
+    assert check_gradients(Sequential(ReLU(), MaxPool2D(2)), x).ok
+    wrong = check_gradients(Sequential(ReLU(), MaxPoolEveryTie(2)), x)
+    assert wrong.findings[-1].gradient == "1.x"
+
+
+def test_only_a_network_that_runs_its_layers_is_excused_by_their_kinks():
+    class ForgetsTheSkip(Sequential):
+        def forward(self, x):
+            y, tape = super().forward(x)
+            return x + y, tape
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    x[0] = 0
+    rng = np.random.default_rng(1)
+    net = ForgetsTheSkip(Linear(4, 3, rng=rng), ReLU(), Linear(3, 4, rng=rng))
+    assert not check_gradients(net, x).ok
+
+
+def test_more_that_a_layer_must_not_keep():
+    class KeepsShape(Flatten):
+        def forward(self, x):
+            self.shape = x.shape
+            return super().forward(x)
+
+        def backward(self, dy, saved, need_dx=True):
+            return dy.reshape(self.shape), {}
+
+    class SameArray(Linear):
+        total = None
+
+        def backward(self, dy, saved, need_dx=True):
+            dx, grads = super().backward(dy, saved)
+            if self.total is None:
+                self.total = np.zeros_like(grads["weight"])
+            self.total += grads["weight"]
+            return dx, grads | {"weight": self.total}
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    assert check_gradients(KeepsShape(), x).cause == "a batch kept in the layer"
+    assert check_gradients(SameArray(4, 2), x).cause == "gradients pile up"
+
+
+@pytest.mark.parametrize(
+    "mix", [lambda x: x.cumsum(axis=0), lambda x: x[::-1].cumsum(axis=0)[::-1]]
+)
+def test_images_that_are_mixed_in_one_direction_only_are_found(mix):
+    assert check_gradients(Elementwise(mix, np.ones_like), np.ones((3, 2))).cause == (
+        "images of a batch mixed"
+    )
+
+
+def test_an_output_may_be_a_view_of_a_parameter():
+    class Constant(ReLU):
+        def __init__(self, used):
+            super().__init__()
+            self.used = used
+            self.params = {"value": np.ones(4, np.float32)}
+
+        def forward(self, x):
+            value = self.params["value"].astype(x.dtype, copy=False)
+            return np.broadcast_to(value, x.shape) if self.used else x, None
+
+        def backward(self, dy, saved, need_dx=True):
+            return (0 * dy if self.used else dy), {"value": dy.sum(axis=0)}
+
+    assert check_gradients(Constant(True), np.ones((3, 4))).ok
+    assert (
+        check_gradients(Constant(False), np.ones((3, 4))).cause == "forward does not depend on it"
+    )
+
+
+def test_where_an_exception_came_from_is_told():
+    table = np.arange(10.0)
+    lookup = Elementwise(lambda x: table[x.astype(int)].astype(x.dtype), np.zeros_like)
+    message = str(check_gradients(lookup, np.array([[1.5, 2.5]])))
+    assert "IndexError with other inputs, as the contract was checked" in message
+
+
+def test_a_loss_may_be_a_number_of_python():
+    def loss(x, target):
+        return float(abs(x - target).sum()), np.sign(x - target)
+
+    assert check_gradients(LossLayer(loss, np.zeros((2, 3))), np.ones((2, 3))).ok
