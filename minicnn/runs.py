@@ -53,12 +53,19 @@ CONFIG, HISTORY, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = (
 
 def check_unused(folder: Path | str) -> None:
     """Raises ValueError if `folder` is in use: no run is ever written over. One that ended before
-    its first checkpoint did left only its config, which is no loss."""
+    its first checkpoint did left only its config and what was half written, which is no loss."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder, which a run needs")
-    if folder.exists() and any(path.name not in (CONFIG, LOCK) for path in folder.iterdir()):
+    if folder.exists() and not all(map(_is_no_loss, folder.iterdir())):
         raise ValueError(f"{folder} is not empty, and a run is never written over")
+
+
+def _is_no_loss(path: Path) -> bool:
+    """Whether this is all that a run killed before its first checkpoint may leave."""
+    if path.name == CHECKPOINTS:
+        return all(inside.suffix == PART for inside in path.iterdir())
+    return path.name in (CONFIG, LOCK) or path.suffix == PART
 
 
 def new_run(folder: Path | str | None, config: dict) -> Path:

@@ -729,3 +729,18 @@ def test_a_process_that_is_told_to_end_or_killed_leaves_a_run_to_go_on_with(run,
         assert checkpoints(folder)
         assert run(*RESUME, folder)[0] == 0
         assert files(folder) == files(tmp_path / "whole")
+
+
+def test_what_a_run_leaves_that_died_before_its_first_checkpoint_is_no_loss(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in (
+        "config.json",
+        ".lock",
+        ".config.json.12.part",
+        "checkpoints/.00001-000000.3.part",
+    ):
+        (tmp_path / name).touch()
+    runs.check_unused(tmp_path)
+    (tmp_path / "checkpoints/00001-000000.safetensors").touch()
+    with pytest.raises(ValueError, match="is not empty"):
+        runs.check_unused(tmp_path)

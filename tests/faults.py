@@ -1,0 +1,321 @@
+"""Kills training at random moments, and damages files at random places.
+
+    python tests/faults.py kills --count 300
+    python tests/faults.py files --count 2000
+
+Kills: training in a process of its own is ended by SIGKILL and resumed until it is through. Then
+its files have to be those of a run that nothing interrupted, bit for bit. It has a few hundred of
+the built-in digits and a checkpoint after every second step; the picture of its curves is left
+out, which takes far longer than all the rest.
+
+Files: of each kind, a byte is changed, the end is cut off, bytes are appended or doubled. What is
+read then has to be refused in one sentence or be exactly what was written. No more memory is taken
+than twice that for the whole file, and 2 MiB for buffers; Pillow's own memory is not seen. Three
+kinds have no sum over all their bytes, and for them other content of the right form counts too: a
+plain IDX file of unknown origin, a picture, a config.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import gzip
+import json
+import os
+import signal
+import struct
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import tracemalloc
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from minicnn import cli, runs
+from minicnn.checkpoint import load_checkpoint, load_weights, write_atomically
+from minicnn.datasets import digits, fashion_mnist, read_idx, read_image, sources
+from minicnn.models import MODELS
+
+TRAIN = (
+    *("train", "--data", "digits", "--epochs", "2", "--batch-size", "20", "--momentum", "0.9"),
+    "--out",
+)
+RESUME = ("train", "--resume")
+OPTIONS = ("--save-every", "2", "--workers", "1")
+BUFFERS = 2 << 20  # bytes
+
+
+def start(arguments: tuple[str, ...], data: list, log: Path) -> int:
+    """The id of a process that runs a command of minicnn."""
+    with warnings.catch_warnings():  # forking beside BLAS's threads, which the child does not use
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        with open(log, "w") as file, contextlib.ExitStack() as patches:
+            sys.stdout = sys.stderr = file
+            tqdm.set_lock(threading.RLock())  # else one killed while it holds the lock keeps ours
+            warnings.simplefilter("error")  # a kill must leave no damaged checkpoint behind
+            for module, name, value in [
+                (cli, "digits", lambda: data),
+                (cli, "estimate_seconds", lambda *args, **options: 1.0),
+                (runs, "training_curves", lambda history: b"curves"),
+                (runs, "save_figure", lambda figure, path: write_atomically(path, figure)),
+            ]:
+                patches.enter_context(mock.patch.object(module, name, value))
+            try:
+                status = cli.main([*arguments, *OPTIONS])
+            except BaseException:
+                traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def ended(child: int, log: Path) -> bool:
+    """Waits for the end of a process: whether it came to its own end, and not to ours."""
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return False
+    assert status == 0, log.read_text()
+    return True
+
+
+def result(folder: Path) -> tuple[dict, list[bytes]]:
+    """What two equal runs share: the history without times, and files."""
+    history = json.loads((folder / runs.HISTORY).read_text())
+    history.pop("train_seconds")
+    return history, [(folder / name).read_bytes() for name in (runs.WEIGHTS, runs.BEST)]
+
+
+def trained(folder: Path) -> tuple[tuple[dict, list[bytes]], list, float]:
+    """(result, data, seconds) of a run that nothing interrupts."""
+    data = [part[:200] for part in digits(200, 200)]
+    begun = time.perf_counter()
+    log = folder.with_suffix(".log")
+    assert ended(start((*TRAIN, str(folder)), data, log), log)
+    return result(folder), data, time.perf_counter() - begun
+
+
+def kills(count: int, seed: int = 0, progress: bool = False) -> str:
+    """Kills training `count` times, resumes each time, and returns a summary.
+
+    Raises AssertionError for a run that cannot go on or that ends otherwise.
+    """
+    rng = np.random.default_rng(seed)
+    killed = resumed = anew = while_writing = 0
+    with tempfile.TemporaryDirectory() as temporary, _bar("kills", count, progress) as bar:
+        temporary = Path(temporary)
+        expected, data, seconds = trained(temporary / "whole")
+        folders = (temporary / str(i) for i in range(10**9))
+        folder, log, finished = next(folders), temporary / "log", 0
+        command = (*TRAIN, str(folder))
+        while True:
+            child = start(command, data, log)
+            if killed < count and (command[0:2] != RESUME or rng.random() < 0.6):
+                time.sleep(rng.uniform(0, seconds))
+                os.kill(child, signal.SIGKILL)
+            if ended(child, log):
+                assert result(folder) == expected, f"run {finished} ended with other numbers"
+                finished += 1
+                if killed == count:
+                    break
+                folder = next(folders)
+                command = (*TRAIN, str(folder))
+                continue
+            killed += 1
+            bar.update()
+            while_writing += any(folder.rglob(f".*{runs.PART}"))
+            if runs.checkpoints(folder):
+                resumed += 1
+                command = (*RESUME, str(folder))
+            else:
+                anew += 1
+                folder = next(folders)
+                command = (*TRAIN, str(folder))
+    return (
+        f"{killed} kills, {resumed} resumes bit-identical; {anew} kills before the first "
+        f"checkpoint, {while_writing} in the middle of writing a file; {finished} runs, of "
+        f"{seconds:.2f} s without a kill"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A file, how it is read, and the form that what is read has to have if nothing guards it."""
+
+    name: str
+    path: Path
+    load: Callable[[], object]
+    form: Callable[[object], object] | None = None
+
+
+def bits(arrays: dict) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def kinds(folder: Path) -> Iterator[Kind]:
+    """One whole file of each kind, written into `folder`."""
+    run = folder / "run"
+    trained(run)
+
+    def weights() -> dict[str, bytes]:
+        net = MODELS["lenet-relu"].build(None)
+        load_weights(net, run / runs.WEIGHTS)
+        return bits(net.params)
+
+    def checkpoint() -> tuple:
+        found = load_checkpoint(last)
+        arrays = bits(found.params), bits(found.velocity)
+        return *arrays, found.position, found.config, found.data_sha256, found.versions
+
+    last = runs.checkpoints(run)[-1]
+    yield Kind("weights", run / runs.WEIGHTS, weights)
+    yield Kind("checkpoint", last, checkpoint)
+    yield Kind(
+        "config",
+        run / runs.CONFIG,
+        lambda: json.dumps(runs.open_run(run)[1]),
+        lambda config: len(json.loads(config)["classes"]),
+    )
+    images = np.random.default_rng(0).integers(256, size=(60, 28, 28), dtype=np.uint8)
+    plain = folder / "images-idx3-ubyte"
+    plain.write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes())
+    zipped = plain.with_suffix(".gz")
+    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+
+    def idx(path: Path) -> tuple:
+        array = read_idx(path)
+        return array.shape, array.tobytes()
+
+    yield Kind("IDX, plain", plain, lambda: idx(plain), lambda content: content[0])
+    yield Kind("IDX, gzipped", zipped, lambda: idx(zipped))
+    for name, suffix in ("Fashion-MNIST, plain", ""), ("Fashion-MNIST, gzipped", ".gz"):
+        yield _fashion_mnist(name, folder / name, suffix)
+    picture = folder / "picture.png"
+    Image.fromarray(images[:16].reshape(112, 112)).save(picture)
+    yield Kind(
+        "PNG", picture, lambda: read_image(picture).tolist(), lambda pixels: np.shape(pixels)
+    )
+
+
+def _fashion_mnist(name: str, folder: Path, suffix: str) -> Kind:
+    """Four small files in place of the official ones, with their checksums."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    shapes, sums = {}, {}
+    for file, shape in sources.SHAPES.items():
+        shapes[file] = (60, *shape[1:])
+        content = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shapes[file])
+        content += rng.integers(10, size=shapes[file], dtype=np.uint8).tobytes()
+        sums[file] = sources.hashlib.sha256(content).hexdigest()
+        (folder / f"{file}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+
+    def load() -> list[bytes]:
+        with (
+            mock.patch.object(sources, "SHAPES", shapes),
+            mock.patch.object(sources, "FASHION_SHA256", sums),
+        ):
+            parts = fashion_mnist(folder)
+        return [array.tobytes() for part in parts for array in (part.images, part.labels)]
+
+    return Kind(name, folder / f"{next(iter(shapes))}{suffix}", load)
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """A byte is changed, the end is cut off, bytes are appended or doubled."""
+    place = int(rng.integers(len(content)))
+    length = int(rng.integers(1, 65))
+    way = rng.integers(4)
+    if way == 0:
+        changed = bytes([content[place] ^ int(rng.integers(1, 256))])
+        return content[:place] + changed + content[place + 1 :]
+    if way == 1:
+        return content[:place]
+    if way == 2:
+        return content + rng.bytes(length)
+    return content[: place + length] + content[place:]
+
+
+def peak(load: Callable[[], object]) -> tuple[object, int]:
+    """(what was read, or the ValueError; the most bytes of memory that it took)."""
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    try:
+        found = load()
+    except ValueError as error:
+        found = error
+    return found, tracemalloc.get_traced_memory()[1] - before
+
+
+def corruptions(count: int, seed: int = 0, progress: bool = False) -> list[str]:
+    """Damages a file of each kind `count` times, and returns a row of a summary for each kind.
+
+    Raises AssertionError for damage that is read as if it were none, and whatever is raised that is
+    not a ValueError.
+    """
+    rng = np.random.default_rng(seed)
+    rows = [f"{'kind':22}  {'refused':>7}  {'loaded equal':>12}  {'other content':>13}"]
+    tracemalloc.start()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for kind in kinds(Path(folder)):
+                with _bar(kind.name, count, progress) as bar:
+                    rows.append(_row(kind, count, rng, bar))
+    finally:
+        tracemalloc.stop()
+    return rows
+
+
+def _row(kind: Kind, count: int, rng: np.random.Generator, bar: tqdm) -> str:
+    content = kind.path.read_bytes()
+    kind.load()  # imports and caches
+    expected, honest = peak(kind.load)
+    assert not isinstance(expected, ValueError), expected
+    refused = equal = other = 0
+    for _ in range(count):
+        bad = damaged(content, rng)
+        kind.path.write_bytes(bad)
+        found, size = peak(kind.load)
+        assert size <= 2 * honest + BUFFERS, f"{kind.name}: {size:,} bytes, {honest:,} if whole"
+        if isinstance(found, ValueError):
+            assert "\n" not in str(found), f"{kind.name}: {found}"
+            refused += 1
+        elif found == expected:
+            equal += 1
+        else:
+            assert kind.form, f"{kind.name}: damage went unseen"
+            assert kind.form(found) == kind.form(expected), f"{kind.name}: of another form"
+            other += 1
+        bar.update()
+    kind.path.write_bytes(content)
+    return f"{kind.name:22}  {refused:7,}  {equal:12,}  {other if kind.form else '-':>13}"
+
+
+def _bar(name: str, count: int, progress: bool) -> tqdm:
+    return tqdm(desc=name, total=count, disable=not progress, leave=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["kills", "files"])
+    parser.add_argument("--count", type=int, required=True, help="kills, or damages of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    args = parser.parse_args()
+    tqdm.monitor_interval = 0  # no thread beside a fork
+    if args.what == "kills":
+        print(kills(args.count, args.seed, progress=True))
+    else:
+        print("\n".join(corruptions(args.count, args.seed, progress=True)))
+
+
+if __name__ == "__main__":
+    main()
