@@ -94,10 +94,10 @@ def check_gradients(
 
     `layer` and `x`, of any float type, are left as they are; entries of about 1 are best. `seed`
     draws the upstream gradient. An entry is wrong if it is off by more than `rtol` times the
-    largest entry of the gradient (of a large array: the slope along a direction, by more than
-    `rtol` times the gradient's length), and by more than rounding explains. `reference(x)` gives the
-    output to compare `forward` with. Beyond the gradients, the contract of a layer is checked, see
-    contract.py. Of a Sequential that is wrong, or at a kink, each layer is checked too. Raises
+    largest entry of the gradient, and by more than rounding explains; of a large array the slope
+    along a direction, if by more than `rtol` times the length of the gradient. `reference(x)` gives
+    the output to compare `forward` with. Beyond the gradients, the contract of a layer is checked,
+    see contract.py. Of a Sequential that is wrong, or at a kink, each layer is checked too. Raises
     ValueError for what is no layer and for an x that is not finite; what `forward` raises for this
     x comes through.
     """
