@@ -2,19 +2,17 @@
 
 import argparse
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import minicnn
-from minicnn import checklist, doctor, runs, summary
+from minicnn import checklist, doctor, runs, session, summary
 from minicnn.backend import DEVICES, choose_device
-from minicnn.checkpoint import Checkpoint, data_sha256, versions
+from minicnn.checkpoint import Checkpoint, data_sha256
 from minicnn.datasets import (
     Dataset,
     DatasetNotFound,
@@ -24,23 +22,11 @@ from minicnn.datasets import (
     mnist,
     read_image,
 )
-from minicnn.layers.base import Layer
 from minicnn.losses import softmax
 from minicnn.models import INPUT_SHAPE, MODELS
-from minicnn.optimizers import SCHEDULES, SGD
-from minicnn.parallel import worker_count
+from minicnn.optimizers import SCHEDULES
 from minicnn.report import table
-from minicnn.stopping import Stopped, StopSignals
-from minicnn.training import (
-    History,
-    Position,
-    TrainingError,
-    check_fit,
-    estimate_seconds,
-    evaluate,
-    fit,
-)
-from minicnn.verdict import among_published, plateau
+from minicnn.training import check_fit, evaluate
 
 
 def _digits(folder: str | None) -> tuple[Dataset, Dataset]:
@@ -104,7 +90,7 @@ def train(args: argparse.Namespace) -> int:
         **SETTINGS,
         **given,
     }
-    optimizer = _optimizer(config)
+    optimizer = session.new_optimizer(config)
     net = MODELS[name].build(np.random.default_rng(config["seed"])).to(device)
     check_fit(net, train_set)
     folder = runs.new_run(args.out, config)
@@ -112,7 +98,7 @@ def train(args: argparse.Namespace) -> int:
         runs.check_unused(folder)  # another process may have been here before the lock
         runs.save_config(folder, config)
         sha256 = data_sha256(train_set)
-        return _train(args, folder, config, net, optimizer, train_set, test_set, sha256)
+        return session.train(args, folder, config, net, optimizer, train_set, test_set, sha256)
 
 
 def _resume(args: argparse.Namespace, folder: Path) -> int:
@@ -124,180 +110,38 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
         checkpoint = runs.last_checkpoint(folder)
         position, history = checkpoint.position, checkpoint.position.history
         config = checkpoint.config | _given(args)
-        _check_same(folder, checkpoint.config, config)
+        session.check_same(folder, checkpoint.config, config)
         if config["model"] not in MODELS or config["data"] not in DATA:
             raise ValueError(f"{folder} is of unknown {config['model']!r} or {config['data']!r}")
-        optimizer = _optimizer(config)
+        optimizer = session.new_optimizer(config)
         net = MODELS[config["model"]].build(None).to(choose_device(args.device))
         checkpoint.restore(net, optimizer)
         if history.train_loss and position.step == 0:  # it may have been killed before this
             runs.save_epoch(folder, net, history)
         if len(history.train_loss) == config["epochs"]:
             print(
-                f"{folder} is complete, with {_number(config['epochs'], 'epoch')}: more --epochs "
-                "would go on with it"
+                f"{folder} is complete, with {session.number(config['epochs'], 'epoch')}: "
+                "more --epochs would go on with it"
             )
             return 0
         args.data = config["data"]
         train_set, test_set = _load(args)
         sha256 = data_sha256(train_set)
-        _check_origin(checkpoint, train_set.name, sha256)
+        session.check_origin(checkpoint, train_set.name, sha256)
         if config != checkpoint.config:
             longer = Checkpoint.of(net, optimizer, position, config, sha256)
             runs.add_checkpoint(folder, longer, args.keep)
             runs.save_config(folder, config)
         print(f"going on with {folder} after {position.place}")
-        return _train(args, folder, config, net, optimizer, train_set, test_set, sha256, position)
-
-
-def _train(
-    args: argparse.Namespace,
-    folder: Path,
-    config: dict,
-    net: Layer,
-    optimizer: SGD,
-    train_set: Dataset,
-    test_set: Dataset,
-    sha256: str,
-    start: Position | None = None,
-) -> int:
-    """Trains from `start` on, and returns the exit status."""
-    train_set, test_set = (part.to(net.device) for part in (train_set, test_set))
-    _announce(args, folder, config, net, train_set, test_set, start)
-    stop = StopSignals()
-
-    def save(position: Position) -> None:
-        checkpoint = Checkpoint.of(net, optimizer, position, config, sha256)
-        runs.add_checkpoint(folder, checkpoint, args.keep)
-
-    def on_step(position: Position) -> None:
-        if stop.number or (args.save_every and position.step % args.save_every == 0):
-            save(position)
-            stop.check(position)
-
-    def on_epoch(history: History) -> None:
-        position = Position(history)
-        save(position)
-        runs.save_epoch(folder, net, history)
-        if line := plateau(config, history):
-            tqdm.write(line)
-        if len(history.train_loss) < config["epochs"]:
-            stop.check(position)
-
-    try:
-        with stop.on_signals():
-            history = fit(
-                net,
-                train_set,
-                test_set,
-                epochs=config["epochs"],
-                batch_size=config["batch_size"],
-                optimizer=optimizer,
-                schedule=SCHEDULES[config["schedule"]],
-                seed=config["seed"],
-                workers=args.workers,
-                on_epoch=on_epoch,
-                on_step=on_step,
-                start=start,
-            )
-    except Stopped as stopped:
-        _complain(
-            f"stopped by {stopped.signal.name} after {stopped.place}; go on with: {_go_on(folder)}"
+        return session.train(
+            args, folder, config, net, optimizer, train_set, test_set, sha256, position
         )
-        return 128 + stopped.signal
-    except BrokenPipeError:
-        raise
-    except TrainingError as error:
-        lower = f"start anew with --lr {config['lr'] / 2:g}, say"
-        raise ValueError(f"{error}: {lower} (with the same one, {_last_good(folder)})") from None
-    except OSError as error:
-        raise ValueError(f"{error}; {_last_good(folder)}") from None
-    print(history.summary())
-    if line := among_published(config, history):
-        print(line)
-    print(f"weights, history and curves are in {folder}")
-    return 0
 
 
 def _given(args: argparse.Namespace) -> dict:
     """The settings of a run that were given on the command line."""
     names = ("model", "data", "lr", *SETTINGS)
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-
-
-def _optimizer(config: dict) -> SGD:
-    return SGD(config["lr"], config["momentum"], config["nesterov"], config["weight_decay"])
-
-
-def _check_same(folder: Path, old: dict, new: dict) -> None:
-    """Raises ValueError if the settings `new` would not go on as `old` did."""
-    longer = old["schedule"] == "constant" and old["epochs"] < new["epochs"]
-    same = {"epochs"} if longer else set()
-    changed = [name for name in old if old[name] != new[name] and name not in same]
-    if changed:
-        differences = "; ".join(f"{name} is {old[name]}, not {new[name]}" for name in changed)
-        raise ValueError(
-            f"{folder} cannot go on with other settings: {differences}; leave them out, or start "
-            "a new run"
-        )
-
-
-def _check_origin(checkpoint: Checkpoint, name: str, sha256: str) -> None:
-    """Raises ValueError for other data than the checkpoint's, and warns of other versions."""
-    if sha256 != checkpoint.data_sha256:
-        raise ValueError(
-            f"{name} is not what the run was trained on: its SHA-256 is {sha256}, expected "
-            f"{checkpoint.data_sha256}"
-        )
-    for name, now in versions().items():
-        if (then := checkpoint.versions.get(name)) != now:
-            warnings.warn(
-                f"the run began with {name} {then}, and this is {now}: the last digits may differ "
-                "from those of a run in one piece",
-                stacklevel=2,
-            )
-
-
-def _announce(
-    args: argparse.Namespace,
-    folder: Path,
-    config: dict,
-    net: Layer,
-    train_set: Dataset,
-    test_set: Dataset,
-    start: Position | None,
-) -> None:
-    """Prints what is about to be done."""
-    epochs, batch_size = config["epochs"], config["batch_size"]
-    seconds = estimate_seconds(
-        net, train_set, epochs=epochs, batch_size=batch_size, workers=args.workers
-    )
-    if start:
-        done = len(start.history.train_loss) + start.seen / len(train_set)
-        seconds *= 1 - done / epochs
-    schedule = "" if config["schedule"] == "constant" else f" ({config['schedule']} schedule)"
-    place = f"the {net.device}"
-    if net.device == "cpu":
-        place += f" with {_number(worker_count(net, batch_size, args.workers), 'worker')}"
-    parameters = sum(parameter.size for parameter in net.params.values())
-    print(
-        f"{config['model']}, {parameters:,} parameters, on {train_set.name} "
-        f"({len(train_set):,} images to train, {len(test_set):,} to test), on {place}\n"
-        f"{_number(epochs, 'epoch')}, batch {batch_size}, lr {config['lr']:g}{schedule}, momentum "
-        f"{config['momentum']:g}, weight decay {config['weight_decay']:g}, seed {config['seed']}\n"
-        f"about {_duration(seconds)}, going by one step; results go to {folder}",
-        flush=True,
-    )
-
-
-def _go_on(folder: Path) -> str:
-    return f"minicnn train --resume {shlex.quote(str(folder))}"
-
-
-def _last_good(folder: Path) -> str:
-    if not runs.checkpoints(folder):
-        return "there is no checkpoint to go on from"
-    return f"{_go_on(folder)} goes on from the last good checkpoint"
 
 
 def evaluate_run(args: argparse.Namespace) -> None:
@@ -459,16 +303,6 @@ def _at_least(minimum: int) -> Callable[[str], int]:
         )
 
     return parse
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return _number(max(1, round(seconds)), "second")
-    return _number(round(seconds / 60), "minute")
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _complain(message: object) -> None:

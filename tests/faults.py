@@ -38,7 +38,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from minicnn import cli, runs
+from minicnn import cli, runs, session
 from minicnn.checkpoint import load_checkpoint, load_weights, write_atomically
 from minicnn.datasets import digits, fashion_mnist, read_idx, read_image, sources
 from minicnn.models import MODELS
@@ -67,7 +67,7 @@ def start(arguments: tuple[str, ...], data: list, log: Path) -> int:
             warnings.simplefilter("error")  # a kill must leave no damaged checkpoint behind
             for module, name, value in [
                 (cli, "digits", lambda: data),
-                (cli, "estimate_seconds", lambda *args, **options: 1.0),
+                (session, "estimate_seconds", lambda *args, **options: 1.0),
                 (runs, "training_curves", lambda history: b"curves"),
                 (runs, "save_figure", lambda figure, path: write_atomically(path, figure)),
             ]:

@@ -14,7 +14,18 @@ import safetensors.numpy
 from PIL import Image
 
 import minicnn
-from minicnn import SGD, backend, checklist, cli, doctor, fit, lenet_relu, museum, optimizers
+from minicnn import (
+    SGD,
+    backend,
+    checklist,
+    cli,
+    doctor,
+    fit,
+    lenet_relu,
+    museum,
+    optimizers,
+    session,
+)
 from minicnn.backend import gpu_problem
 from minicnn.cli import main
 from minicnn.datasets import DataError, DatasetNotFound, sources
@@ -256,7 +267,7 @@ def test_an_interruption_has_the_status_of_one(run, tmp_path, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "fit", interrupt)
+    monkeypatch.setattr(session, "fit", interrupt)
     status, _, err = run("train", "--data", "digits", "--out", tmp_path)
     assert (status, err) == (130, "minicnn: interrupted\n")
 

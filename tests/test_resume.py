@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minicnn import SGD, cli, cosine, fit, runs, training, verdict
+from minicnn import SGD, cli, cosine, fit, runs, session, training, verdict
 from minicnn.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
@@ -253,7 +253,7 @@ def run(capsys, small_digits, monkeypatch):
         return status, *capsys.readouterr()
 
     monkeypatch.setattr(cli, "digits", lambda: [data[:300] for data in small_digits])
-    monkeypatch.setattr(cli, "estimate_seconds", lambda *args, **options: 1.0)
+    monkeypatch.setattr(session, "estimate_seconds", lambda *args, **options: 1.0)
     monkeypatch.setattr(runs, "training_curves", lambda history: b"curves")
     monkeypatch.setattr(runs, "save_figure", lambda figure, path: write_atomically(path, figure))
     return run_command
@@ -646,8 +646,8 @@ def test_a_run_of_the_course_is_placed_among_the_published_ones(loss, place):
 
 
 def test_the_command_line_prints_what_there_is_to_say(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "plateau", lambda config, history: f"{len(history.curve)} points")
-    monkeypatch.setattr(cli, "among_published", lambda config, history: config["model"])
+    monkeypatch.setattr(session, "plateau", lambda config, history: f"{len(history.curve)} points")
+    monkeypatch.setattr(session, "among_published", lambda config, history: config["model"])
     _, out, _ = run(*TRAIN, "--epochs", 2, "--out", tmp_path)
     lines = out.splitlines()
     assert lines[4] == "3 points" and lines[6] == "6 points" and lines[-2] == "lenet-relu"
