@@ -4,12 +4,27 @@ import numpy as np
 import pytest
 
 from minicnn import Conv2D, Flatten, Linear, ReLU, Sequential, digits
+from minicnn.cli import main
 
 
 @pytest.fixture(scope="session")
 def small_digits():
     """1,000 digits to train with and 300 to test with."""
     return digits(1000, 300)
+
+
+@pytest.fixture
+def run_command(capsys):
+    """A function that runs one command of the command line: (status, stdout, stderr)."""
+
+    def run(*args):
+        try:
+            status = main([str(arg) for arg in args])
+        except SystemExit as exit:
+            status = exit.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

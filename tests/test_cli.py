@@ -27,23 +27,13 @@ from minicnn import (
     session,
 )
 from minicnn.backend import gpu_problem
-from minicnn.cli import main
 from minicnn.datasets import DataError, DatasetNotFound, sources
 from minicnn.runs import open_run
 
 
 @pytest.fixture
-def run(capsys, small_digits, monkeypatch):
-    """A function that runs one command, with a few digits for all of them: (status, stdout,
-    stderr)."""
-
-    def run_command(*args):
-        try:
-            status = main([str(arg) for arg in args])
-        except SystemExit as exit:
-            status = exit.code
-        return status, *capsys.readouterr()
-
+def run(run_command, small_digits, monkeypatch):
+    """`run_command`, with a few digits for all commands."""
     monkeypatch.setattr(cli, "digits", lambda: small_digits)
     return run_command
 

@@ -29,7 +29,6 @@ from minicnn.checkpoint import (
     save_weights,
     write_atomically,
 )
-from minicnn.cli import main
 from minicnn.datasets import Dataset
 from minicnn.optimizers import constant
 from minicnn.sequential import Sequential
@@ -241,17 +240,8 @@ def test_the_sum_of_the_data_is_over_every_image_and_label(small_digits):
 
 
 @pytest.fixture
-def run(capsys, small_digits, monkeypatch):
-    """A function that runs one command, with 300 digits and no picture: (status, stdout,
-    stderr)."""
-
-    def run_command(*args):
-        try:
-            status = main([str(arg) for arg in args])
-        except SystemExit as exit:
-            status = exit.code
-        return status, *capsys.readouterr()
-
+def run(run_command, small_digits, monkeypatch):
+    """`run_command`, with 300 digits and no picture."""
     monkeypatch.setattr(cli, "digits", lambda: [data[:300] for data in small_digits])
     monkeypatch.setattr(session, "estimate_seconds", lambda *args, **options: 1.0)
     monkeypatch.setattr(runs, "training_curves", lambda history: b"curves")
