@@ -219,10 +219,12 @@ def _fashion_mnist(name: str, folder: Path, suffix: str) -> Kind:
         sums[file] = sources.hashlib.sha256(content).hexdigest()
         (folder / f"{file}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
 
+    small = dataclasses.replace(sources.FASHION_MNIST, sha256=sums)
+
     def load() -> list[bytes]:
         with (
             mock.patch.object(sources, "SHAPES", shapes),
-            mock.patch.object(sources, "FASHION_SHA256", sums),
+            mock.patch.object(sources, "FASHION_MNIST", small),
         ):
             parts = fashion_mnist(folder)
         return [array.tobytes() for part in parts for array in (part.images, part.labels)]

@@ -1,9 +1,8 @@
 """MNIST and Fashion-MNIST: found on this machine or downloaded, and verified.
 
 Both are 60,000 images to train with and 10,000 to test with, 28x28 and grey, in four IDX files that
-bear the same names. So it is the content that tells them apart. Fashion-MNIST's is known by its
-SHA-256 after decompression, since packages compress it anew; MNIST's is verified when it is
-downloaded, and where it is found, no more than the shapes and that it is not Fashion-MNIST's.
+bear the same names. So it is the content that tells them apart, by its SHA-256 after decompression,
+since packages compress it anew.
 
 Sources: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
 machine learning algorithms", 2017; Y. LeCun et al., "Gradient-based learning applied to document
@@ -37,6 +36,12 @@ FASHION_SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 SYSTEM_FOLDER = Path("/usr/share/datasets")
 
 
@@ -46,12 +51,14 @@ class DatasetNotFound(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What is known of a data set. Its folder is called `name`, `md5` is that of the files as the
-    mirrors serve them, and `package` is the one of Debian and Ubuntu that holds it."""
+    """What is known of a data set. Its folder is called `name`, `sha256` is that of the files,
+    decompressed, `md5` that of the files as the mirrors serve them, and `package` is the one of
+    Debian and Ubuntu that holds them."""
 
     title: str
     name: str
     classes: tuple[str, ...]
+    sha256: dict[str, str]
     mirrors: tuple[str, ...]
     md5: dict[str, str]
     package: str | None = None
@@ -72,6 +79,7 @@ FASHION_MNIST = Source(
         "Bag",
         "Ankle boot",
     ),
+    sha256=FASHION_SHA256,
     mirrors=(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -88,6 +96,7 @@ MNIST = Source(
     title="MNIST",
     name="mnist",
     classes=tuple("0123456789"),
+    sha256=MNIST_SHA256,
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -175,13 +184,10 @@ def _read_folder(source: Source, folder: Path) -> tuple[Dataset, Dataset]:
     if missing:
         raise DatasetNotFound(f"{folder}: {', '.join(missing)} not in it")
     arrays = [_read_file(source, path, file) for file, path in paths.items()]
-    try:
-        return tuple(
-            Dataset(images[:, np.newaxis], labels, source.classes, source.name)
-            for images, labels in (arrays[:2], arrays[2:])
-        )
-    except ValueError as error:
-        raise DataError(f"{folder}: {error}") from error
+    return tuple(
+        Dataset(images[:, np.newaxis], labels, source.classes, source.name)
+        for images, labels in (arrays[:2], arrays[2:])
+    )
 
 
 def _path_of(folder: Path, file: str) -> Path | None:
@@ -196,28 +202,20 @@ def _path_of(folder: Path, file: str) -> Path | None:
 
 def _read_file(source: Source, path: Path, file: str) -> Array:
     array = read_idx(path, SHAPES[file])
-    owner = _owner(path, file, array)
-    if owner is source or (owner is None and source is MNIST):
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    sha256 = hashlib.sha256(header + array.tobytes()).hexdigest()
+    if sha256 == source.sha256[file]:
         return array
-    if owner:
-        raise DataError(
-            f"{path} belongs to {owner.title}, not to {source.title}, whose files have the same "
-            "names: keep each data set in a folder of its own"
-        )
+    for other in (FASHION_MNIST, MNIST):
+        if sha256 == other.sha256[file]:
+            raise DataError(
+                f"{path} belongs to {other.title}, not to {source.title}, whose files have the "
+                "same names: keep each data set in a folder of its own"
+            )
     raise DataError(
         f"{path} is not the official file of {source.title}, whose content has another SHA-256: "
         f"{REMEDY}"
     )
-
-
-def _owner(path: Path, file: str, array: Array) -> Source | None:
-    """The data set whose checksum fits; MNIST's is known of the official gzip files only."""
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    if hashlib.sha256(header + array.tobytes()).hexdigest() == FASHION_SHA256[file]:
-        return FASHION_MNIST
-    if hashlib.md5(path.read_bytes()).hexdigest() == MNIST.md5[f"{file}.gz"]:
-        return MNIST
-    return None
 
 
 def _explain(source: Source, failures: list[str]) -> str:
