@@ -20,11 +20,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows, where runs are not locked
-    fcntl = None
-
+from minicnn import locking
 from minicnn.checkpoint import (
     PART,
     Checkpoint,
@@ -101,19 +97,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises ValueError if another one does, and OSError if nothing can be written there.
     """
-    try:
-        file = open(folder / LOCK, "a")
-    except OSError as error:
-        raise OSError(f"{folder} cannot be written to: {error.strerror}") from error
-    with file:
+    with contextlib.ExitStack() as lock:
         try:
-            if fcntl:
-                # unlike flock, not shared with forked workers, which may outlive a killed parent
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            lock.enter_context(locking.locked(folder / LOCK))
+        except BlockingIOError:
             raise ValueError(f"{folder} is in use: another process trains in it") from None
-        except OSError:
-            pass  # the file system has no locks
+        except OSError as error:
+            raise OSError(f"{folder} cannot be written to: {error.strerror}") from error
         yield
 
 

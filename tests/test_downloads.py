@@ -242,7 +242,7 @@ def server():
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 BAD_MIRRORS = {
@@ -344,22 +344,37 @@ def test_an_interruption_leaves_nothing_behind(world, server):
     server.between_halves = interrupt
     with pytest.raises(KeyboardInterrupt):
         download.download([f"{server.address}/good/"], md5_of(SERVED), world)
-    assert len(seen) == 1 and seen[0] not in SERVED
-    assert os.listdir(world) == []
+    assert len(seen) == 2 and ".lock" in seen and not SERVED.keys() & set(seen)
+    assert os.listdir(world) == [".lock"]
 
 
-def test_two_processes_share_an_empty_cache(world, server):
-    server.between_halves = threading.Barrier(2, timeout=20).wait
+def test_a_cache_that_cannot_be_written_is_told(world, server):
+    (world / "file").touch()
+    with pytest.raises(DataError, match="file/cache cannot be written to: Not a directory"):
+        download.download([f"{server.address}/good/"], md5_of(SERVED), world / "file" / "cache")
+
+
+def test_eight_processes_on_an_empty_cache_download_once(world, server):
+    requests = []
+    answer = server.RequestHandlerClass.good
+
+    def good(self, data):
+        requests.append(self.path)
+        answer(self, data)
+
+    server.RequestHandlerClass = type("Counting", (Mirror,), {"good": good})
+    server.between_halves = lambda: time.sleep(0.1)  # for the others to come
     program = (
         "from minicnn.datasets.download import download; from pathlib import Path\n"
         f"download(['{server.address}/good/'], {md5_of(SERVED)}, Path({str(world / 'files')!r}))"
     )
     command = [sys.executable, "-W", "error", "-c", program]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=30)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    told = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, told
+    assert requests == [f"/good/{name}" for name in SERVED]
     assert contents(world / "files") == SERVED
     size = len(SERVED[f"{TRAIN_LABELS}.gz"])
-    for stderr in told:
-        assert f"{TRAIN_LABELS}.gz:   0%|          | 0.00/{size}.0 " in stderr  # a progress bar
-        assert "Downloading" not in stderr  # but no log
+    bar = f"{TRAIN_LABELS}.gz:   0%|          | 0.00/{size}.0 "
+    assert sum(bar in stderr for stderr in told) == 1
+    assert not any("Downloading" in stderr for stderr in told)  # no log

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minicnn.datasets.idx import DataError
+from minicnn.locking import locked
 
+LOCK = ".lock"  # empty; locked by the process that downloads
 PROBE_SECONDS = 5
 STALL_SECONDS = 15
 
@@ -16,21 +18,23 @@ def download(mirrors: Sequence[str], md5: dict[str, str], folder: Path) -> None:
 
     A mirror is an address to which a file's name is added; where one fails, the next goes on. A
     file is written under another name and renamed when its MD5 is right, so that an interruption
-    or a second process spoils nothing. Raises DataError, which says what each mirror answered.
+    spoils nothing. Of several processes one downloads, and the others wait for it. Raises
+    DataError, which says what each mirror answered, or that nothing can be written.
     """
     problems = _probe(mirrors, next(iter(md5)))
     failures = [f"{mirror}: {problem}" for mirror, problem in problems.items()]
-    for mirror in mirrors:
-        if mirror in problems:
-            continue
+    mirrors = [mirror for mirror in mirrors if mirror not in problems]
+    if mirrors:
         try:
-            for name in md5:
-                _fetch(mirror, name, md5[name], folder)
-            return
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder / LOCK, wait=True):
+                for mirror in mirrors:
+                    problem = _fetch_all(mirror, md5, folder)
+                    if not problem:
+                        return
+                    failures.append(problem)
         except OSError as error:
-            failures.append(f"{mirror}{name}: {error}")
-        except ValueError:
-            failures.append(f"{mirror}{name}: what came is not this file (wrong MD5)")
+            failures.append(f"{folder} cannot be written to: {error.strerror}")
     raise DataError("\n".join(failures))
 
 
@@ -59,6 +63,17 @@ def _probe(mirrors: Sequence[str], name: str) -> dict[str, str]:
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
     return problems.copy()
+
+
+def _fetch_all(mirror: str, md5: dict[str, str], folder: Path) -> str | None:
+    """None, or what went wrong with the first file that could not be had."""
+    for name in md5:
+        try:
+            _fetch(mirror, name, md5[name], folder)
+        except OSError as error:
+            return f"{mirror}{name}: {error}"
+        except ValueError:
+            return f"{mirror}{name}: what came is not this file (wrong MD5)"
 
 
 def _fetch(mirror: str, name: str, md5: str, folder: Path) -> None:
