@@ -30,7 +30,8 @@ from minicnn.optimizers import SGD
 from minicnn.training import History, Position, TrainingError
 
 PART = ".part"  # how the name of a file that is not whole yet ends
-NO_SUM = b"0" * 64
+NO_SUM = "0" * 64
+NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # JSON of others
 
 
 class DamagedCheckpoint(ValueError):
@@ -68,9 +69,9 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def save_weights(net: Layer, path: Path | str) -> None:
-    """Writes the parameters of `net` to a safetensors file."""
-    write_atomically(path, _with_sum(net.params, {}))
+def save_weights(net: Layer, path: Path | str, metadata: dict[str, Any] | None = None) -> None:
+    """Writes the parameters of `net` to a safetensors file, and `metadata` as JSON."""
+    write_atomically(path, _with_sum(net.params, metadata or {}))
 
 
 def load_weights(net: Layer, path: Path | str) -> None:
@@ -79,16 +80,31 @@ def load_weights(net: Layer, path: Path | str) -> None:
     Raises ValueError, and leaves `net` as it is, if the file is not whole or has other names,
     shapes or dtypes.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"expected a file of weights at {path}, but there is none")
+    content = _read_weights(path)
     try:
-        content = Path(path).read_bytes()
-        if _sum_in(content) not in (None, _sum_of(content)):
-            raise ValueError("its SHA-256 is not the one that was written, so it is damaged")
         net.load_params(load(content))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         # the last three are what safetensors makes of floats that NumPy does not have
         raise ValueError(f"{path} does not hold the weights of this network: {error}") from None
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """The metadata that `save_weights` wrote. Raises ValueError if the file is not whole, or not
+    from there."""
+    content = _read_weights(path)
+    try:
+        return _metadata(content)
+    except NOT_OURS as error:
+        raise ValueError(f"{path} has no metadata of minicnn: {error!r}") from None
+
+
+def _read_weights(path: Path | str) -> bytes:
+    if not Path(path).is_file():
+        raise ValueError(f"expected a file of weights at {path}, but there is none")
+    content = Path(path).read_bytes()
+    if _sum_in(content) not in (None, _sum_of(content)):
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the one that was written")
+    return content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +160,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
         "data_sha256": checkpoint.data_sha256,
         "versions": checkpoint.versions,
     }
-    write_atomically(path, _with_sum(arrays, {"state": json.dumps(state, allow_nan=False)}))
+    write_atomically(path, _with_sum(arrays, state))
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -154,7 +170,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if _sum_in(content) != _sum_of(content):
         raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one that was written")
     try:
-        state = json.loads(_metadata(content)["state"])
+        state = _metadata(content)
         history = state["position"].pop("history")
         history["curve"] = [tuple(point) for point in history["curve"]]
         arrays = load(content)
@@ -166,7 +182,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             state["data_sha256"],
             state["versions"],
         )
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, *NOT_OURS) as error:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of this version: {error!r}") from None
 
 
@@ -201,34 +217,36 @@ def _part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     }
 
 
-def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, str]) -> bytes:
-    """A safetensors file with the metadata, and the sum of all of it."""
+def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, Any]) -> bytes:
+    """A safetensors file with the metadata, and the sum of all of it. There is one entry of JSON,
+    since safetensors writes several in any order."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in _on_host(arrays).items()}
-    content = save(contiguous, metadata | {"sha256": NO_SUM.decode()})
-    total = hashlib.sha256(content).hexdigest().encode()
-    return content.replace(_sum_entry(NO_SUM), _sum_entry(total), 1)
+    entry = json.dumps({"sha256": NO_SUM} | metadata, allow_nan=False)
+    content = save(contiguous, {"minicnn": entry})
+    return content.replace(_sum_entry(NO_SUM), _sum_entry(_sum_of(content)), 1)
 
 
-def _sum_of(content: bytes) -> bytes:
+def _metadata(content: bytes) -> dict[str, Any]:
+    metadata = json.loads(json.loads(_header(content))["__metadata__"]["minicnn"])
+    return {name: value for name, value in metadata.items() if name != "sha256"}
+
+
+def _sum_of(content: bytes) -> str:
     """What the sum in `content` has to be."""
-    entry = _sum_entry(_sum_in(content) or b"")
-    return hashlib.sha256(content.replace(entry, _sum_entry(NO_SUM), 1)).hexdigest().encode()
+    entry = _sum_entry(_sum_in(content) or "")
+    return hashlib.sha256(content.replace(entry, _sum_entry(NO_SUM), 1)).hexdigest()
 
 
-def _sum_in(content: bytes) -> bytes | None:
+def _sum_in(content: bytes) -> str | None:
     """The sum that the header has, None if it has none."""
-    found = re.search(_sum_entry(rb"([0-9a-f]{64})"), _header(content))
-    return found and found[1]
+    found = re.search(re.escape(_sum_entry("")[:-2]) + rb"([0-9a-f]{64})", _header(content))
+    return found and found[1].decode()
 
 
-def _sum_entry(value: bytes) -> bytes:
-    return b'"sha256":"' + value + b'"'
+def _sum_entry(value: str) -> bytes:
+    return rf"\"sha256\": \"{value}\"".encode()
 
 
 def _header(content: bytes) -> bytes:
     """A safetensors file begins with the length of its header, 8 bytes, and the header, JSON."""
     return content[8 : 8 + int.from_bytes(content[:8], "little")]
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    return json.loads(_header(content))["__metadata__"]

@@ -117,7 +117,7 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
         net = MODELS[config["model"]].build(None).to(choose_device(args.device))
         checkpoint.restore(net, optimizer)
         if history.train_loss and position.step == 0:  # it may have been killed before this
-            runs.save_epoch(folder, net, history)
+            runs.save_epoch(folder, net, history, config)
         if len(history.train_loss) == config["epochs"]:
             print(
                 f"{folder} is complete, with {session.number(config['epochs'], 'epoch')}: "
@@ -147,10 +147,10 @@ def _given(args: argparse.Namespace) -> dict:
 def evaluate_run(args: argparse.Namespace) -> None:
     """Print loss and accuracy of a run on its test set."""
     device = choose_device(args.device)
-    net, config = runs.open_run(args.folder)
-    args.data = args.data or config["data"]
+    net, origin = runs.open_run(args.folder)
+    args.data = args.data or origin["data"]
     if args.data not in DATA:
-        raise ValueError(f"{args.folder}/{runs.CONFIG} names unknown data, {args.data!r}")
+        raise ValueError(f"{args.folder} was trained on unknown data, {args.data!r}")
     _, test_set = _load(args)
     loss, accuracy = evaluate(net.to(device), test_set, workers=args.workers)
     print(
@@ -160,7 +160,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> int:
     """Print what a run takes images for, with probabilities."""
-    net, config = runs.open_run(args.folder)
+    net, origin = runs.open_run(args.folder)
     status = 0
     for path in args.images:
         try:
@@ -171,9 +171,9 @@ def predict(args: argparse.Namespace) -> int:
             continue
         (probabilities,) = softmax(net(as_input(pixels)))
         order = probabilities.argsort()[::-1]
-        print(f"{path}: {config['classes'][order[0]]}")
+        print(f"{path}: {origin['classes'][order[0]]}")
         for k in order:
-            print(f"    {probabilities[k]:7.2%}  {config['classes'][k]}")
+            print(f"    {probabilities[k]:7.2%}  {origin['classes'][k]}")
     return status
 
 

@@ -1,8 +1,8 @@
 """The folder of one training run: what was asked for, how it went, the weights and a picture.
 
-config.json            the settings, enough to build the network again
-history.json           the history after each epoch
-weights.safetensors    the weights after the last finished epoch
+config.json            the settings, and
+history.json           the history after each epoch: for people, no program reads them
+weights.safetensors    the weights after the last finished epoch, and what they are weights of
 best.safetensors       the weights after the epoch with the highest test accuracy
 curves.png             loss and accuracy against epochs
 checkpoints/           00003-000120.safetensors is all that it takes to go on after 3 epochs and
@@ -27,6 +27,7 @@ from minicnn.checkpoint import (
     DamagedCheckpoint,
     load_checkpoint,
     load_weights,
+    read_metadata,
     save_checkpoint,
     save_weights,
     write_atomically,
@@ -45,6 +46,7 @@ CONFIG, HISTORY, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = (
     "checkpoints",
     ".lock",
 )
+ORIGIN = ("model", "data", "classes")  # what weights are of, in their metadata
 
 
 def check_unused(folder: Path | str) -> None:
@@ -107,12 +109,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def save_epoch(folder: Path, net: Layer, history: History) -> None:
+def save_epoch(folder: Path, net: Layer, history: History, config: dict) -> None:
     """Writes the state after an epoch."""
+    origin = {name: config[name] for name in ORIGIN}
     accuracy = history.test_accuracy
     if accuracy and accuracy[-1] > max(accuracy[:-1], default=-1.0):
-        save_weights(net, folder / BEST)
-    save_weights(net, folder / WEIGHTS)
+        save_weights(net, folder / BEST, origin)
+    save_weights(net, folder / WEIGHTS, origin)
     _write_json(folder / HISTORY, dataclasses.asdict(history))
     save_figure(training_curves(history), folder / CURVES)
 
@@ -153,22 +156,26 @@ def last_checkpoint(folder: Path) -> Checkpoint:
 
 
 def open_run(folder: Path | str) -> tuple[Layer, dict]:
-    """(network with its trained weights, config) of a run. Raises ValueError if it is not whole."""
-    path = Path(folder) / CONFIG
+    """(network with its trained weights, {"model", "data", "classes"}) of a run. Raises ValueError
+    if it is not whole."""
+    path = Path(folder) / WEIGHTS
     if not path.is_file():
-        raise ValueError(f"{folder} is not the folder of a run: it has no {CONFIG}")
+        raise ValueError(
+            f"{folder} is not the folder of a run that finished an epoch: no {WEIGHTS}"
+        )
+    metadata = read_metadata(path)
     try:
-        config = json.loads(path.read_text())
-        net = MODELS[config["model"]].build(None)
+        origin = {name: metadata[name] for name in ORIGIN}
+        net = MODELS[origin["model"]].build(None)
         _, outputs = net.output_shape(INPUT_SHAPE)
-        if [type(name) for name in config["classes"]] != [str] * outputs:
-            raise ValueError(f"expected the names of {outputs} classes, got {config['classes']!r}")
-        if not isinstance(config["data"], str):
-            raise ValueError(f"expected the name of a data set, got {config['data']!r}")
+        if [type(name) for name in origin["classes"]] != [str] * outputs:
+            raise ValueError(f"expected the names of {outputs} classes, got {origin['classes']!r}")
+        if not isinstance(origin["data"], str):
+            raise ValueError(f"expected the name of a data set, got {origin['data']!r}")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the config of a run: {error!r}") from None
-    load_weights(net, Path(folder) / WEIGHTS)
-    return net, config
+        raise ValueError(f"{path} does not tell what it is the weights of: {error!r}") from None
+    load_weights(net, path)
+    return net, origin
 
 
 def _write_json(path: Path, value: dict) -> None:

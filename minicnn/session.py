@@ -48,7 +48,7 @@ def train(
     def on_epoch(history: History) -> None:
         position = Position(history)
         save(position)
-        runs.save_epoch(folder, net, history)
+        runs.save_epoch(folder, net, history, config)
         if line := plateau(config, history):
             tqdm.write(line)
         if len(history.train_loss) < config["epochs"]:

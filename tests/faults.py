@@ -10,9 +10,9 @@ out, which takes far longer than all the rest.
 
 Files: of each kind, a byte is changed, the end is cut off, bytes are appended or doubled. What is
 read then has to be refused in one sentence or be exactly what was written. No more memory is taken
-than twice that for the whole file, and 2 MiB for buffers; Pillow's own memory is not seen. Three
+than twice that for the whole file, and 2 MiB for buffers; Pillow's own memory is not seen. Two
 kinds have no sum over all their bytes, and for them other content of the right form counts too: a
-plain IDX file of unknown origin, a picture, a config.
+plain IDX file of unknown origin and a picture.
 """
 
 import argparse
@@ -39,9 +39,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from minicnn import cli, runs, session
-from minicnn.checkpoint import load_checkpoint, load_weights, write_atomically
+from minicnn.checkpoint import load_checkpoint, write_atomically
 from minicnn.datasets import digits, fashion_mnist, read_idx, read_image, sources
-from minicnn.models import MODELS
 
 TRAIN = (
     *("train", "--data", "digits", "--epochs", "2", "--batch-size", "20", "--momentum", "0.9"),
@@ -167,10 +166,9 @@ def kinds(folder: Path) -> Iterator[Kind]:
     run = folder / "run"
     trained(run)
 
-    def weights() -> dict[str, bytes]:
-        net = MODELS["lenet-relu"].build(None)
-        load_weights(net, run / runs.WEIGHTS)
-        return bits(net.params)
+    def weights() -> tuple[dict[str, bytes], dict]:
+        net, origin = runs.open_run(run)
+        return bits(net.params), origin
 
     def checkpoint() -> tuple:
         found = load_checkpoint(last)
@@ -180,12 +178,6 @@ def kinds(folder: Path) -> Iterator[Kind]:
     last = runs.checkpoints(run)[-1]
     yield Kind("weights", run / runs.WEIGHTS, weights)
     yield Kind("checkpoint", last, checkpoint)
-    yield Kind(
-        "config",
-        run / runs.CONFIG,
-        lambda: json.dumps(runs.open_run(run)[1]),
-        lambda config: len(json.loads(config)["classes"]),
-    )
     images = np.random.default_rng(0).integers(256, size=(60, 28, 28), dtype=np.uint8)
     plain = folder / "images-idx3-ubyte"
     plain.write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes())

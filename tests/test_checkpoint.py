@@ -12,7 +12,7 @@ from PIL import Image
 
 from minicnn import lenet, lenet_relu
 from minicnn.checkpoint import load_weights, save_weights, write_atomically
-from minicnn.runs import new_run, open_run, save_epoch
+from minicnn.runs import WEIGHTS, new_run, open_run, save_epoch
 from minicnn.training import History
 
 
@@ -204,9 +204,9 @@ def test_a_run_can_be_opened_after_each_epoch(tmp_path):
     for epoch in range(2):
         net.params["11.bias"][...] = epoch
         history.train_loss[0] = 2 + epoch
-        save_epoch(folder, net, history)
-        opened, config = open_run(folder)
-        assert config == CONFIG and repr(opened) == repr(net) and bits(opened) == bits(net)
+        save_epoch(folder, net, history, CONFIG | {"epochs": 2})
+        opened, origin = open_run(folder)
+        assert origin == CONFIG and repr(opened) == repr(net) and bits(opened) == bits(net)
         stored = json.loads((folder / "history.json").read_text())
         assert stored == json.loads(json.dumps(dataclasses.asdict(history)))
         with Image.open(folder / "curves.png") as picture:
@@ -216,31 +216,46 @@ def test_a_run_can_be_opened_after_each_epoch(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
-def config(**changes):
-    return json.dumps({key: value for key, value in (CONFIG | changes).items() if value != ""})
-
-
+NO_ORIGIN = f"{WEIGHTS} does not tell what it is the weights of: "
 BROKEN = {
-    "none": (None, "is not the folder of a run: it has no config.json"),
-    "no JSON": ("{", "config.json is not the config of a run"),
-    "bytes": (b"\xff\xfe", "config.json is not the config of a run"),
-    "a list": ("[1]", "config.json is not the config of a run"),
-    "another model": (config(model="alexnet"), "config.json .*'alexnet'"),
-    "a list of models": (config(model=["lenet"]), "config.json .*list"),
-    "no model": (config(model=""), "config.json .*'model'"),
-    "no data": (config(data=""), "config.json .*'data'"),
-    "no classes": (config(classes=""), "config.json .*'classes'"),
-    "no weights": (config(), "weights.safetensors, but there is none"),
+    "none": (None, f"is not the folder of a run that finished an epoch: no {WEIGHTS}"),
+    "no origin": ({}, f"{NO_ORIGIN}.*'model'"),
+    "another model": ({"model": "alexnet"}, f"{NO_ORIGIN}.*'alexnet'"),
+    "a list of models": ({"model": ["lenet"]}, f"{NO_ORIGIN}.*list"),
+    "a number of data": ({"data": 1}, f"{NO_ORIGIN}.*the name of a data set, got 1"),
+    "no classes": ({"classes": None}, f"{NO_ORIGIN}.*NoneType"),
+    "one class": ({"classes": ["0"]}, f"{NO_ORIGIN}.*10 classes, got .'0'"),
 }
 
 
-@pytest.mark.parametrize("content, sentence", BROKEN.values(), ids=BROKEN)
-def test_a_folder_that_is_no_run_is_refused(content, sentence, tmp_path):
-    if content is not None:
-        content = content if isinstance(content, bytes) else content.encode()
-        (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=f"{tmp_path}.*{sentence}"):
+@pytest.mark.parametrize("changes, sentence", BROKEN.values(), ids=BROKEN)
+def test_a_folder_that_is_no_run_is_refused(changes, sentence, tmp_path):
+    if changes is not None:
+        origin = CONFIG | {"model": "lenet"}
+        save_weights(lenet(), tmp_path / WEIGHTS, changes and origin | changes)
+    with pytest.raises(ValueError, match=f"{tmp_path}.*{sentence}") as error:
         open_run(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {"format": "pt"}, {"minicnn": "{"}, {"minicnn": "[]"}, {"minicnn": "[" * 100_000}],
+    ids=["none", "another", "no JSON", "a list", "deep"],
+)
+def test_weights_that_others_wrote_are_not_a_run(metadata, tmp_path):
+    safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / WEIGHTS, metadata)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} has no metadata of minicnn"):
+        open_run(tmp_path)
+
+
+def test_an_edited_config_changes_nothing(tmp_path):
+    """It is for people; what the network is of stands in the file of its weights."""
+    folder, net = new_run(tmp_path, CONFIG), lenet_relu()
+    save_weights(net, folder / WEIGHTS, CONFIG)
+    (folder / "config.json").write_text("{")
+    opened, origin = open_run(folder)
+    assert origin == CONFIG and bits(opened) == bits(net)
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):

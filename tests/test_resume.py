@@ -207,7 +207,7 @@ def test_weights_that_changed_on_the_disk_are_refused(new_net, tmp_path):
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path} .* SHA-256 .* damaged"):
+    with pytest.raises(ValueError, match=f"{path} is damaged: its SHA-256"):
         load_weights(new_net(), path)
 
 

@@ -40,7 +40,7 @@ def test_draws_a_run_and_counts_its_mistakes(run_example, tmp_path):
     config = {"model": "lenet-relu", "data": "digits", "classes": test_set.classes}
     folder = new_run(tmp_path / "run", config)
     net = lenet_relu(np.random.default_rng(5))
-    save_weights(net, folder / "weights.safetensors")
+    save_weights(net, folder / "weights.safetensors", config)
 
     text = run_example(NAME, "--run", folder, "--images", 60)
     counts, certainty = np.zeros((10, 10)), {}
@@ -86,7 +86,7 @@ def test_draws_a_run_and_counts_its_mistakes(run_example, tmp_path):
 def test_a_run_on_unknown_data_is_told(run_example, tmp_path):
     config = {"model": "lenet-relu", "data": "flowers", "classes": list("abcdefghij")}
     folder = new_run(tmp_path / "run", config)
-    save_weights(lenet_relu(), folder / "weights.safetensors")
+    save_weights(lenet_relu(), folder / "weights.safetensors", config)
     with pytest.raises(ValueError, match="of 'flowers': choose fashion-mnist, mnist, digits with"):
         run_example(NAME, "--run", folder)
 
