@@ -16,7 +16,7 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from safetensors import SafetensorError
@@ -27,7 +27,7 @@ from minicnn.backend import Array, to_device
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Layer
 from minicnn.optimizers import SGD
-from minicnn.training import History, Position, TrainingError
+from minicnn.training import Position, TrainingError
 
 PART = ".part"  # how the name of a file that is not whole yet ends
 NO_SUM = "0" * 64
@@ -117,8 +117,8 @@ class Checkpoint:
     versions: of what it was computed with
     """
 
-    params: Mapping[str, Array]
-    velocity: Mapping[str, Array]
+    params: dict[str, Array]
+    velocity: dict[str, Array]
     position: Position
     config: dict[str, Any]
     data_sha256: str
@@ -170,18 +170,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if _sum_in(content) != _sum_of(content):
         raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one that was written")
     try:
-        state = _metadata(content)
-        history = state["position"].pop("history")
-        history["curve"] = [tuple(point) for point in history["curve"]]
         arrays = load(content)
-        return Checkpoint(
-            _part_of(arrays, "weights."),
-            _part_of(arrays, "velocity."),
-            Position(History(**history), **state["position"]),
-            state["config"],
-            state["data_sha256"],
-            state["versions"],
-        )
+        weights, velocity = _part_of(arrays, "weights."), _part_of(arrays, "velocity.")
+        return _typed(Checkpoint, _metadata(content) | {"params": weights, "velocity": velocity})
     except (SafetensorError, *NOT_OURS) as error:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of this version: {error!r}") from None
 
@@ -203,6 +194,25 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "machine": platform.machine(),
     }
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """JSON's `value` as what the annotation `kind` says. Raises TypeError if it is nothing such."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        if wrong := hints.keys() ^ value.keys():
+            raise TypeError(f"missing or unknown: {', '.join(sorted(wrong))}")
+        return kind(**{name: _typed(hint, value[name]) for name, hint in hints.items()})
+    if origin is dict and type(value) is dict:
+        return {name: _typed(inner[1], item) for name, item in value.items()}
+    if origin is list and type(value) is list:
+        return [_typed(inner[0], item) for item in value]
+    if origin is tuple and type(value) is list:
+        return tuple(_typed(hint, item) for hint, item in zip(inner, value, strict=True))
+    if kind is Any or type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise TypeError(f"expected {kind}, got {value!r:.40}")
 
 
 def _on_host(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -109,10 +109,9 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
     with runs.locked(folder):
         checkpoint = runs.last_checkpoint(folder)
         position, history = checkpoint.position, checkpoint.position.history
+        _check_config(folder, checkpoint.config)
         config = checkpoint.config | _given(args)
         session.check_same(folder, checkpoint.config, config)
-        if config["model"] not in MODELS or config["data"] not in DATA:
-            raise ValueError(f"{folder} is of unknown {config['model']!r} or {config['data']!r}")
         optimizer = session.new_optimizer(config)
         net = MODELS[config["model"]].build(None).to(choose_device(args.device))
         checkpoint.restore(net, optimizer)
@@ -135,6 +134,23 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
         print(f"going on with {folder} after {position.place}")
         return session.train(
             args, folder, config, net, optimizer, train_set, test_set, sha256, position
+        )
+
+
+def _check_config(folder: Path, config: dict) -> None:
+    """Raises ValueError for settings that this version cannot go on with."""
+    types = dict.fromkeys(("minicnn", "model", "data"), str) | {"classes": list, "lr": float}
+    types |= {name: type(default) for name, default in SETTINGS.items()}
+    if not (
+        {name: type(value) for name, value in config.items()} == types
+        and config["model"] in MODELS
+        and config["data"] in DATA
+        and config["schedule"] in SCHEDULES
+        and config["epochs"] > 0
+    ):
+        raise ValueError(
+            f"{folder} cannot go on: its settings are not those of this version of minicnn, "
+            f"{minicnn.__version__}: {config}"
         )
 
 

@@ -469,6 +469,23 @@ def test_settings_that_would_change_the_result_are_refused(options, sentence, un
     assert {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")} == before
 
 
+SETTINGS = {"seed": 0.0, "schedule": "linear", "model": "alexnet", "data": "cifar", "epochs": 0}
+
+
+@pytest.mark.parametrize("name, value", [*SETTINGS.items(), ("momentum", None), ("dropout", 0.5)])
+def test_settings_of_another_version_are_refused(name, value, unfinished, run):
+    path = runs.checkpoints(unfinished)[-1]
+    checkpoint = load_checkpoint(path)
+    config = {key: old for key, old in checkpoint.config.items() if key != name}
+    config |= {} if value is None else {name: value}
+    save_checkpoint(dataclasses.replace(checkpoint, config=config), path)
+    status, out, err = run(*RESUME, unfinished)
+    expected = (
+        f"minicnn: {unfinished} cannot go on: its settings are not those of this version .*\n"
+    )
+    assert (status, out) == (2, "") and re.fullmatch(expected, err)
+
+
 def test_settings_that_are_those_of_the_run_may_be_given(unfinished, run):
     options = ["--lr", 0.1, "--seed", 0, "--batch-size", 100, "--data", "digits", "--epochs", 3]
     assert run(*RESUME, unfinished, *options, "--save-every", 1, "--keep", 3)[0] == 0
