@@ -248,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
             help=run.__doc__,
             description=run.__doc__,
         )
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, parser=added)
         return added
 
     trainer = command("train", train)

@@ -73,7 +73,7 @@ def train(
     except Stopped as stopped:
         print(
             f"minicnn: stopped by {stopped.signal.name} after {stopped.place}; "
-            f"go on with: {_go_on(folder)}",
+            f"go on with: {_go_on(args, folder)}",
             file=sys.stderr,
         )
         return 128 + stopped.signal
@@ -81,9 +81,11 @@ def train(
         raise
     except TrainingError as error:
         lower = f"start anew with --lr {config['lr'] / 2:g}, say"
-        raise ValueError(f"{error}: {lower} (with the same one, {_last_good(folder)})") from None
+        raise ValueError(
+            f"{error}: {lower} (with the same one, {_last_good(args, folder)})"
+        ) from None
     except OSError as error:
-        raise ValueError(f"{error}; {_last_good(folder)}") from None
+        raise ValueError(f"{error}; {_last_good(args, folder)}") from None
     print(history.summary())
     if line := among_published(config, history):
         print(line)
@@ -156,14 +158,19 @@ def _announce(
     )
 
 
-def _go_on(folder: Path) -> str:
-    return f"minicnn train --resume {shlex.quote(str(folder))}"
+def _go_on(args: argparse.Namespace, folder: Path) -> str:
+    """The command, with the options that are not kept in the run."""
+    command = ["minicnn", "train", "--resume", str(folder)]
+    for name in ("data_folder", "device", "workers", "save_every", "keep"):
+        if (value := getattr(args, name)) != args.parser.get_default(name):
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(command)
 
 
-def _last_good(folder: Path) -> str:
+def _last_good(args: argparse.Namespace, folder: Path) -> str:
     if not runs.checkpoints(folder):
         return "there is no checkpoint to go on from"
-    return f"{_go_on(folder)} goes on from the last good checkpoint"
+    return f"{_go_on(args, folder)} goes on from the last good checkpoint"
 
 
 def _duration(seconds: float) -> str:

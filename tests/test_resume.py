@@ -291,20 +291,28 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(number, status, run, tmp_
     assert run(*TRAIN, *options, tmp_path / "whole")[0] == 0
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     folder = tmp_path / "a run"
-    command = [*TRAIN, *options, folder]
+    command, keep = [*TRAIN, *options, folder, "--keep", 5], " --keep 5"
     for steps, place in (2, "2 steps"), (1, "1 epoch"), (5, "2 epochs and 2 steps"):
         monkeypatch.setattr(SGD, "step", Stopping(steps, number))
         sentence = f"stopped by {number.name} after {place}; go on with: "
-        last = f"minicnn: {sentence}minicnn train --resume '{folder}'\n"
+        last = f"minicnn: {sentence}minicnn train --resume '{folder}' --workers 1{keep}\n"
         got, _, err = run(*command)
         assert (got, err) == (status, last)
         assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-        command = [*RESUME, folder]
+        command, keep = [*RESUME, folder], ""
     monkeypatch.setattr(SGD, "step", real_step)
     got, out, err = run(*command)
     assert (got, err) == (0, "")
     assert out.startswith(f"going on with {folder} after 2 epochs and 2 steps\n")
     assert files(folder) == files(tmp_path / "whole")
+
+
+def test_the_folder_of_the_data_is_among_what_is_told(run, tmp_path, monkeypatch, small_digits):
+    """It is not kept in the run, and the data may be found nowhere else."""
+    monkeypatch.setitem(cli.DATA, "digits", lambda folder: [data[:300] for data in small_digits])
+    monkeypatch.setattr(SGD, "step", Stopping(1, signal.SIGTERM))
+    err = run(*TRAIN, "--data-folder", "my data", "--out", tmp_path)[2]
+    assert err.endswith(f" --resume {tmp_path} --data-folder 'my data' --workers 1\n")
 
 
 def test_a_second_interrupt_stops_at_once(run, tmp_path, monkeypatch):
@@ -557,7 +565,7 @@ def test_a_full_disk_ends_training_with_one_sentence(name, run, tmp_path, monkey
         disk_full(patch, when)
         status, _, err = run(*TRAIN, "--epochs", 3, "--out", folder)
     reason = f"{name}.* cannot be written: No space left on device"
-    how = f"minicnn train --resume {folder} goes on from the last good checkpoint"
+    how = f"minicnn train --resume {folder} --workers 1 goes on from the last good checkpoint"
     assert status == 2 and re.fullmatch(f"minicnn: .*{reason}; {how}\n", err)
     saved = ["00001-000000", "00002-000000"]
     assert checkpoints(folder) == saved[: 1 if name == saved[1] else 2]
@@ -607,7 +615,7 @@ def test_divergence_names_the_checkpoint_and_a_lower_rate(run, tmp_path, monkeyp
     assert status == 2
     first, second = err.removesuffix("\n").split(": start anew with --lr 0.125, say (with the ")
     assert first.startswith("minicnn: the loss is nan in epoch 2, step 2 of 3: ")
-    how = f"minicnn train --resume {tmp_path} goes on from the last good checkpoint"
+    how = f"minicnn train --resume {tmp_path} --workers 1 goes on from the last good checkpoint"
     assert second == f"same one, {how})"
 
 
@@ -727,7 +735,8 @@ def test_a_process_that_is_told_to_end_or_killed_leaves_a_run_to_go_on_with(run,
             if number == signal.SIGKILL:
                 os.kill(children[0], signal.SIGCONT)
         _, err = process.communicate(timeout=10)
-        assert (f"minicnn train --resume {folder}\n" in err) == (number == signal.SIGTERM)
+        told = f"minicnn train --resume {folder} --workers 2 --save-every 1\n" in err
+        assert told == (number == signal.SIGTERM)
         for _ in range(100):
             if not any(map(alive, children)):
                 break
