@@ -1,12 +1,14 @@
 """Kills training at random moments, and damages files at random places.
 
     python tests/faults.py kills --count 300
+    python tests/faults.py kills --count 100 --in-full
     python tests/faults.py files --count 2000
 
 Kills: training in a process of its own is ended by SIGKILL and resumed until it is through. Then
 its files have to be those of a run that nothing interrupted, bit for bit. It has a few hundred of
-the built-in digits and a checkpoint after every second step; the picture of its curves is left
-out, which takes far longer than all the rest.
+the built-in digits and a checkpoint after every second step. In full, two workers train, and the
+curves are drawn; else one process trains, without the picture, which takes far longer than all the
+rest.
 
 Files: of each kind, a byte is changed, the end is cut off, bytes are appended or doubled. What is
 read then has to be refused in one sentence or be exactly what was written. No more memory is taken
@@ -47,11 +49,11 @@ TRAIN = (
     "--out",
 )
 RESUME = ("train", "--resume")
-OPTIONS = ("--save-every", "2", "--workers", "1")
+OPTIONS = ("--save-every", "2", "--workers")
 BUFFERS = 2 << 20  # bytes
 
 
-def start(arguments: tuple[str, ...], data: list, log: Path) -> int:
+def start(arguments: tuple[str, ...], data: list, log: Path, in_full: bool) -> int:
     """The id of a process that runs a command of minicnn."""
     with warnings.catch_warnings():  # forking beside BLAS's threads, which the child does not use
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -64,15 +66,17 @@ def start(arguments: tuple[str, ...], data: list, log: Path) -> int:
             sys.stdout = sys.stderr = file
             tqdm.set_lock(threading.RLock())  # else one killed while it holds the lock keeps ours
             warnings.simplefilter("error")  # a kill must leave no damaged checkpoint behind
-            for module, name, value in [
-                (cli, "digits", lambda: data),
-                (session, "estimate_seconds", lambda *args, **options: 1.0),
-                (runs, "training_curves", lambda history: b"curves"),
-                (runs, "save_figure", lambda figure, path: write_atomically(path, figure)),
-            ]:
+            changes = [(cli, "digits", lambda: data)]
+            if not in_full:
+                changes += [
+                    (session, "estimate_seconds", lambda *args, **options: 1.0),
+                    (runs, "training_curves", lambda history: b"curves"),
+                    (runs, "save_figure", lambda figure, path: write_atomically(path, figure)),
+                ]
+            for module, name, value in changes:
                 patches.enter_context(mock.patch.object(module, name, value))
             try:
-                status = cli.main([*arguments, *OPTIONS])
+                status = cli.main([*arguments, *OPTIONS, "2" if in_full else "1"])
             except BaseException:
                 traceback.print_exc()
     finally:
@@ -95,16 +99,16 @@ def result(folder: Path) -> tuple[dict, list[bytes]]:
     return history, [(folder / name).read_bytes() for name in (runs.WEIGHTS, runs.BEST)]
 
 
-def trained(folder: Path) -> tuple[tuple[dict, list[bytes]], list, float]:
+def trained(folder: Path, in_full: bool = False) -> tuple[tuple[dict, list[bytes]], list, float]:
     """(result, data, seconds) of a run that nothing interrupts."""
     data = [part[:200] for part in digits(200, 200)]
     begun = time.perf_counter()
     log = folder.with_suffix(".log")
-    assert ended(start((*TRAIN, str(folder)), data, log), log)
+    assert ended(start((*TRAIN, str(folder)), data, log, in_full), log)
     return result(folder), data, time.perf_counter() - begun
 
 
-def kills(count: int, seed: int = 0, progress: bool = False) -> str:
+def kills(count: int, seed: int = 0, in_full: bool = False, progress: bool = False) -> str:
     """Kills training `count` times, resumes each time, and returns a summary.
 
     Raises AssertionError for a run that cannot go on or that ends otherwise.
@@ -113,12 +117,12 @@ def kills(count: int, seed: int = 0, progress: bool = False) -> str:
     killed = resumed = anew = while_writing = 0
     with tempfile.TemporaryDirectory() as temporary, _bar("kills", count, progress) as bar:
         temporary = Path(temporary)
-        expected, data, seconds = trained(temporary / "whole")
+        expected, data, seconds = trained(temporary / "whole", in_full)
         folders = (temporary / str(i) for i in range(10**9))
         folder, log, finished = next(folders), temporary / "log", 0
         command = (*TRAIN, str(folder))
         while True:
-            child = start(command, data, log)
+            child = start(command, data, log, in_full)
             if killed < count and (command[0:2] != RESUME or rng.random() < 0.6):
                 time.sleep(rng.uniform(0, seconds))
                 os.kill(child, signal.SIGKILL)
@@ -302,11 +306,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["kills", "files"])
     parser.add_argument("--count", type=int, required=True, help="kills, or damages of each kind")
+    parser.add_argument("--in-full", action="store_true", help="kills with workers and curves")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
     args = parser.parse_args()
     tqdm.monitor_interval = 0  # no thread beside a fork
     if args.what == "kills":
-        print(kills(args.count, args.seed, progress=True))
+        print(kills(args.count, args.seed, args.in_full, progress=True))
     else:
         print("\n".join(corruptions(args.count, args.seed, progress=True)))
 
