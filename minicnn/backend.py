@@ -1,11 +1,13 @@
 """Where arrays live: NumPy on the host, CuPy on a GPU. The only file that imports CuPy."""
 
 import functools
+from importlib import metadata
 from types import ModuleType
 
 import numpy as np
 
 DEVICES = ("cpu", "gpu", "auto")
+CUDAS = (12, 13)  # the versions that there is a CuPy 14 for, oldest first
 
 Array = np.ndarray
 """What layers take and give back: a `numpy.ndarray` or, on a GPU, a `cupy.ndarray`."""
@@ -45,10 +47,10 @@ def to_device(x: Array, device: str) -> Array:
     return cupy.asarray(x)
 
 
-def scratch_bytes(x: Array) -> float:
+def scratch_bytes(x: Array) -> int:
     """How many bytes of intermediate results are worth making at once where `x` lives: what stays
-    in a CPU core's cache; any number on a GPU, which wants few and large pieces of work."""
-    return 1 << 18 if device_of(x) == "cpu" else float("inf")
+    in a CPU core's cache; far more on a GPU, which wants few and large pieces of work."""
+    return 1 << 18 if device_of(x) == "cpu" else 1 << 28
 
 
 def synchronize(device: str) -> None:
@@ -84,8 +86,9 @@ def gpu_problem() -> str | None:
         cupy.cuda.runtime
     except (ImportError, AttributeError) as error:
         return (
-            f"CuPy cannot be imported ({error}); install it with pip install 'minicnn[cuda12]' "
-            "or 'minicnn[cuda13]', after the CUDA version that nvidia-smi shows"
+            f"CuPy cannot be imported ({error.__cause__ or error}); install it with "
+            f"{_uninstall(_wheels())}pip install 'minicnn[cuda12]' or 'minicnn[cuda13]', after the "
+            "CUDA version that nvidia-smi shows"
         )
     try:
         x = cupy.ones((2, 2), dtype=np.float32) + 1
@@ -98,18 +101,47 @@ def gpu_problem() -> str | None:
 
 def _explain(cupy: ModuleType, error: Exception) -> str:
     """The sentence for `error`, raised by the first work given to the GPU."""
-    driver = cupy.cuda.runtime.driverGetVersion()
-    wheel = cupy.cuda.runtime.runtimeGetVersion()
+    driver = cupy.cuda.runtime.driverGetVersion() // 1000
+    wheel = cupy.cuda.runtime.runtimeGetVersion() // 1000
     if driver == 0:
-        return "there is no NVIDIA driver on this machine; install the one for your GPU"
-    if driver // 1000 < wheel // 1000:
         return (
-            f"the driver supports CUDA {driver // 1000} but CuPy was built for CUDA "
-            f"{wheel // 1000}; update the driver, or install the CuPy for that CUDA"
+            "there is no NVIDIA driver on this machine; install the one for your GPU, on Ubuntu "
+            "with sudo ubuntu-drivers install, or start a container with --gpus all"
         )
-    if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
-        return f"its memory is full ({error}); stop what else runs on it"
+    wheels = _wheels()
+    change = f"{_uninstall(wheels)}pip install 'minicnn[cuda{min(driver, CUDAS[-1])}]'"
+    if driver < CUDAS[0]:
+        return f"the driver supports CUDA {driver} but CuPy needs {CUDAS[0]}; update the driver"
+    if len(wheels) > 1:
+        return (
+            f"{' and '.join(wheels)} are both installed, and each has overwritten files of the "
+            f"other; keep the one for this driver: {change}"
+        )
+    if driver < wheel:
+        return (
+            f"the driver supports CUDA {driver} but CuPy was built for CUDA {wheel}; update the "
+            f"driver, or install the CuPy for that CUDA: {change}"
+        )
+    if "cudaErrorNoDevice" in str(error):
+        return (
+            "the driver shows no GPU to this process; see what nvidia-smi -L lists, and whether "
+            "CUDA_VISIBLE_DEVICES hides it: unset CUDA_VISIBLE_DEVICES"
+        )
+    full = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # of the driver and of its libraries
+    is_full = any(words in str(error) for words in full)
+    if is_full or isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+        return f"its memory is full ({error}); stop what else runs on it, which nvidia-smi lists"
     return (
         f"its first kernel or matrix product failed ({type(error).__name__}: {error}); the CUDA "
-        f"libraries may be missing: pip install 'cupy-cuda{wheel // 1000}x[ctk]'"
+        f"libraries may be missing: pip install 'cupy-cuda{wheel}x[ctk]'"
     )
+
+
+def _wheels() -> list[str]:
+    """The packages of CuPy that are installed; there should be one."""
+    names = {distribution.metadata["Name"] for distribution in metadata.distributions()}
+    return sorted(names & {"cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x"})
+
+
+def _uninstall(wheels: list[str]) -> str:
+    return f"pip uninstall -y {' '.join(wheels)} && " if wheels else ""

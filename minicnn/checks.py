@@ -3,7 +3,7 @@ what came, how to mend it."""
 
 import numpy as np
 
-from minicnn.backend import Array, array_module
+from minicnn.backend import Array, array_module, device_of
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
@@ -32,6 +32,16 @@ def check_float(owner: object, x: Array) -> None:
         raise ValueError(
             f"{owner} expected a float array but got {x.dtype}: images of bytes, for example, "
             f"become floats as x.astype('float32') / 255"
+        )
+
+
+def check_device(owner: object, name: str, x: Array, other: Array) -> None:
+    """Raises ValueError unless x, called `name`, is where `other` is, on the host or on the GPU."""
+    if type(x) is not type(other) and device_of(x) != device_of(other):
+        place = device_of(other)
+        raise ValueError(
+            f"{owner} expected {name} on the {place} but got it on the {device_of(x)}: move it "
+            f"with minicnn.backend.to_device(array, {place!r})"
         )
 
 

@@ -20,8 +20,8 @@ Source: C. Bishop, "Pattern Recognition and Machine Learning", 2006, sections 4.
 
 import numpy as np
 
-from minicnn.backend import Array, array_module, device_of
-from minicnn.checks import check_float
+from minicnn.backend import Array, array_module
+from minicnn.checks import check_device, check_float
 
 
 def softmax(logits: Array) -> Array:
@@ -53,6 +53,7 @@ def squared_error(prediction: Array, target: Array, reduction: str = "mean") -> 
     """(loss, dprediction) of two arrays of one shape; `reduction` is "mean" or "sum"."""
     check_float("squared_error", prediction)
     check_float("squared_error", target)
+    check_device("squared_error", "target", target, prediction)
     if prediction.shape != target.shape:
         raise ValueError(
             f"expected a target of the prediction's shape {prediction.shape}, got {target.shape}"
@@ -66,11 +67,7 @@ def squared_error(prediction: Array, target: Array, reduction: str = "mean") -> 
 
 def _check_labels(logits: Array, labels: Array) -> None:
     check_float("softmax_cross_entropy", logits)
-    if array_module(labels) is not array_module(logits):
-        raise ValueError(
-            f"expected logits and labels on one device, got {device_of(logits)} and "
-            f"{device_of(labels)}: move one with to_device"
-        )
+    check_device("softmax_cross_entropy", "labels", labels, logits)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise ValueError(
             f"expected logits (N, K) and labels (N,) with N >= 1, "

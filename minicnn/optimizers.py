@@ -22,6 +22,7 @@ import math
 from collections.abc import Mapping
 
 from minicnn.backend import Array
+from minicnn.checks import check_device
 
 
 class SGD:
@@ -50,10 +51,13 @@ class SGD:
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless
-        `grads` has the same names and shapes."""
+        `grads` has the same names and shapes, and all is on one device."""
         expected = {name: w.shape for name, w in params.items()}
         if (given := {name: g.shape for name, g in grads.items()}) != expected:
             raise ValueError(f"expected gradients of shapes {expected} but got {given}")
+        for name, w in params.items():
+            check_device("SGD", f"the gradient of {name}", grads[name], w)
+            check_device("SGD", f"the velocity of {name}", self.velocity.get(name, w), w)
         for name, w in params.items():
             g = grads[name]
             if self.weight_decay:

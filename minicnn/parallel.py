@@ -7,7 +7,8 @@ The loss is a mean over the n images of the batch, so with n_c images in chunk c
 
 Each chunk goes forward and back through the whole network before its core takes the next one.
 Chunks are cut and added up in the same way for any number of workers, so the result is the same,
-bit for bit. A GPU takes the batch whole, and so does a network with a layer that needs it whole.
+bit for bit. A GPU takes the batch whole, though not the whole set in evaluation; and a network with
+a layer that needs the batch whole gets it whole.
 
 Weights and gradients pass through memory that all workers share.
 """
@@ -26,14 +27,16 @@ from minicnn.losses import softmax_cross_entropy
 from minicnn.workers import cores, worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
+GPU_CHUNK_SIZE = 4096  # images in evaluation: enough to fill it, not its memory
 
 BatchGradients = Callable[[Array], tuple[Array, Array, Gradients]]
 
 
 def worker_count(net: Layer, images: int, workers: int | None) -> int:
-    """How many workers share `images` images: as many as there are chunks, up to `workers`."""
+    """How many workers share `images` images: as many as there are chunks, up to `workers`; one for
+    a GPU."""
     workers = cores() if workers is None else integer("workers", workers, 1)
-    return min(workers, len(_chunks(net, np.arange(images))))
+    return 1 if net.device == "gpu" else min(workers, len(_chunks(net, np.arange(images))))
 
 
 def gradients(
@@ -116,8 +119,8 @@ def _shared(params: dict[str, Array]) -> dict[str, Array]:
 
 
 def _chunks(net: Layer, index: Array) -> list[Array]:
-    whole = net.device == "gpu" or net.whole_batch
-    size = len(index) if whole else CHUNK_SIZE
+    size = GPU_CHUNK_SIZE if net.device == "gpu" else CHUNK_SIZE
+    size = len(index) if net.whole_batch else size
     return [index[first : first + size] for first in range(0, len(index), size)]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from minicnn.backend import Array, array_module, synchronize
+from minicnn.backend import Array, array_module, device_of, synchronize
 from minicnn.checks import integer
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
@@ -77,10 +77,11 @@ class Position:
         """Adds the numbers that were kept to the sums. Where they are on a GPU, this holds up its
         work."""
         for step, loss, correct, images in self._unread:
+            loss = float(loss)
             if not math.isfinite(loss):
-                raise _NotFinite(step, float(loss))
+                raise _NotFinite(step, loss)
             self.seen += images
-            self.loss_sum += float(loss) * images
+            self.loss_sum += loss * images
             self.correct_sum += int(correct)
         self._unread.clear()
 
@@ -168,7 +169,8 @@ def fit(
     ):
         for epoch in range(len(history.train_loss), epochs):
             began = time.perf_counter() - position.seconds
-            steps = batches(len(train), batch_size, np.random.default_rng((seed, epoch)))
+            rng = np.random.default_rng((seed, epoch))
+            steps = batches(len(train), batch_size, rng, device_of(train.images))
             done = (np.arange(len(steps)) / len(steps) + epoch) / epochs
             rates = [lr * schedule(share) for share in done.tolist()]
             try:

@@ -1,6 +1,8 @@
 """Where arrays live. No GPU is needed: a stand-in for CuPy fails in each of the ways it can."""
 
 import ast
+import builtins
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import minicnn
+from minicnn import backend
 from minicnn.backend import (
     DeviceError,
     array_module,
@@ -38,10 +41,13 @@ def test_only_the_backend_imports_cupy():
 
 @pytest.fixture
 def install(monkeypatch):
-    """A function that puts a module, or None for none, in the place of CuPy."""
+    """A function that puts a module, or None for none, in the place of CuPy, and packages in the
+    place of those installed."""
 
-    def put(cupy):
+    def put(cupy, *packages):
         monkeypatch.setitem(sys.modules, "cupy", cupy)
+        found = [SimpleNamespace(metadata={"Name": name}) for name in ("numpy", *packages)]
+        monkeypatch.setattr(backend.metadata, "distributions", lambda: found)
 
     gpu_problem.cache_clear()
     yield put
@@ -84,15 +90,28 @@ def fail(error):
     return ones
 
 
+TOO_OLD = fail(RuntimeError("cudaErrorInsufficientDriver"))
+
+
 FAULTY = {
     "not installed": (None, r"cannot be imported .*pip install 'minicnn\[cuda12\]'.*nvidia-smi"),
     "no driver": (
-        fake_cupy(fail(RuntimeError("cudaErrorInsufficientDriver")), driver=0),
-        "there is no NVIDIA driver on this machine; install the one for your GPU",
+        fake_cupy(TOO_OLD, driver=0),
+        "no NVIDIA driver on this machine; install .* with sudo ubuntu-drivers install, or .* "
+        "container with --gpus all",
     ),
     "driver too old": (
-        fake_cupy(fail(RuntimeError("cudaErrorInsufficientDriver")), runtime=13010),
-        r"supports CUDA 12 but .* for CUDA 13; update the driver, or install",
+        fake_cupy(TOO_OLD, runtime=13010),
+        r"supports CUDA 12 but .* for CUDA 13; update the driver, or install .*: "
+        r"pip install 'minicnn\[cuda12\]'",
+    ),
+    "driver older than any CuPy": (
+        fake_cupy(TOO_OLD, driver=11080),
+        "supports CUDA 11 but CuPy needs 12; update the driver$",
+    ),
+    "GPU hidden": (
+        fake_cupy(fail(RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected"))),
+        "shows no GPU to this process; .* nvidia-smi -L lists.*: unset CUDA_VISIBLE_DEVICES",
     ),
     "no kernel compiler": (
         fake_cupy(fail(OSError("libnvrtc.so.13 not found")), driver=13020, runtime=13010),
@@ -102,7 +121,18 @@ FAULTY = {
         fake_cupy(lambda shape, dtype: np.ones(shape, dtype).view(NoProduct)),
         r"RuntimeError: libcublas.so.12 not found.*missing: pip install 'cupy-cuda12x\[ctk\]'",
     ),
-    "memory full": (fake_cupy(fail(MemoryError("7 of 8 GB"))), r"full \(7 of 8 GB\); stop what"),
+    "memory full": (
+        fake_cupy(fail(MemoryError("7 of 8 GB"))),
+        r"full \(7 of 8 GB\); stop what .* nvidia-smi lists",
+    ),
+    "memory full before CuPy has any": (
+        fake_cupy(fail(RuntimeError("cudaErrorMemoryAllocation: out of memory"))),
+        r"full \(cudaErrorMemoryAllocation: out of memory\)",
+    ),
+    "memory full for cuBLAS": (
+        fake_cupy(fail(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"))),
+        r"full \(CUBLAS_STATUS_ALLOC_FAILED\)",
+    ),
     "wrong product": (fake_cupy(np.zeros), "a 2x2 matrix product came out wrong"),
 }
 
@@ -116,6 +146,57 @@ def test_a_gpu_that_does_not_work_is_refused_with_reason_and_remedy(cupy, senten
         to_device(np.ones(2), "gpu")
     assert choose_device("auto") == "cpu"
     assert choose_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("cupy, sentence", FAULTY.values(), ids=FAULTY)
+def test_the_command_line_and_the_doctor_say_so_too(cupy, sentence, install, run_command):
+    install(cupy)
+    status, _, err = run_command("train", "--device", "gpu")
+    assert status == 2 and re.match(f"minicnn: no GPU can be used: .*{sentence}", err)
+    status, out, _ = run_command("doctor")
+    assert status == 0 and re.match(f"GPU  +.*{sentence}", out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "cupy, packages, sentence",
+    [
+        (
+            fake_cupy(TOO_OLD, runtime=13010),
+            ["cupy-cuda13x"],
+            "supports CUDA 12 but .*: pip uninstall -y cupy-cuda13x && "
+            r"pip install 'minicnn\[cuda12\]'$",
+        ),
+        (
+            fake_cupy(fail(OSError("undefined symbol")), driver=14000),
+            ["cupy-cuda13x", "cupy-cuda12x"],
+            "cupy-cuda12x and cupy-cuda13x are both installed, and each has overwritten .*: "
+            r"pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install 'minicnn\[cuda13\]'$",
+        ),
+        (
+            None,
+            ["cupy-cuda12x"],
+            "cannot be imported .* pip uninstall -y cupy-cuda12x && pip install 'minicnn.*'",
+        ),
+    ],
+    ids=["driver too old", "two packages", "broken package"],
+)
+def test_what_is_wrongly_installed_is_to_be_removed(cupy, packages, sentence, install):
+    install(cupy, *packages)
+    with pytest.raises(DeviceError, match=f"^no GPU can be used: .*{sentence}"):
+        choose_device("gpu")
+
+
+def test_why_cupy_cannot_be_imported_is_told_in_one_line(install, monkeypatch):
+    """CuPy wraps the error in a banner of several lines."""
+
+    def broken(name, *args):
+        raise ImportError("\n====\nFailed to import CuPy.\n") from OSError("libz.so.1 not found")
+
+    install(None)
+    monkeypatch.setattr(builtins, "__import__", broken)
+    problem = gpu_problem()
+    monkeypatch.undo()
+    assert "imported (libz.so.1 not found); install it with" in problem
 
 
 def test_a_gpu_that_works_is_used_if_it_is_asked_for(install):

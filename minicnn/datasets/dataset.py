@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from minicnn.backend import Array, array_module, device_of, to_device
+from minicnn.checks import check_device
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Dataset:
                 f"expected integer labels {images.shape[:1]}, one for each image, "
                 f"but got {labels.dtype} {labels.shape}"
             )
+        check_device("Dataset", "labels", labels, images)
         wrong = (labels < 0) | (labels >= len(self.classes))
         if wrong.any():
             first = int(wrong.argmax())
@@ -68,9 +70,8 @@ class Dataset:
         The memory of the images is batch-last, which the layers are fastest with:
         `x.transpose(1, 2, 3, 0)` is contiguous.
         """
-        xp = array_module(self.images)
         if not isinstance(index, slice):
-            index = xp.asarray(index)
+            index = to_device(index, device_of(self.images))
         return as_input(self.images[index], dtype), self.labels[index]
 
 
@@ -82,10 +83,12 @@ def as_input(images: Array, dtype: type = np.float32) -> Array:
     return xp.divide(pixels, 255, dtype=dtype).transpose(3, 0, 1, 2)
 
 
-def batches(n: int, batch_size: int, rng: np.random.Generator | None = None) -> list[Array]:
-    """The indices 0 to n - 1 in arrays of `batch_size`, the last one perhaps smaller: in order,
-    or shuffled by `rng`."""
+def batches(
+    n: int, batch_size: int, rng: np.random.Generator | None = None, device: str = "cpu"
+) -> list[Array]:
+    """The indices 0 to n - 1 in arrays of `batch_size` on `device`, the last one perhaps smaller:
+    in order, or shuffled by `rng`."""
     if n <= 0 or batch_size <= 0:
         raise ValueError(f"expected n and batch_size above 0 but got {n} and {batch_size}")
-    order = np.arange(n) if rng is None else rng.permutation(n)
-    return np.split(order, range(batch_size, n, batch_size))
+    order = to_device(np.arange(n) if rng is None else rng.permutation(n), device)
+    return [order[first : first + batch_size] for first in range(0, n, batch_size)]

@@ -17,7 +17,7 @@ linear units improve restricted Boltzmann machines", ICML 2010.
 """
 
 from minicnn.backend import Array, array_module
-from minicnn.checks import check_float, check_gradient
+from minicnn.checks import check_device, check_float, check_gradient
 from minicnn.layers.base import Gradients, Layer
 
 
@@ -45,6 +45,7 @@ class Sigmoid(Activation):
     ) -> tuple[Array | None, Gradients]:
         y = saved
         check_gradient(self, dy, y.shape)
+        check_device(self, "dy", dy, y)
         if not need_dx:
             return None, {}
         dx = 1 - y
@@ -66,6 +67,7 @@ class Tanh(Activation):
     ) -> tuple[Array | None, Gradients]:
         y = saved
         check_gradient(self, dy, y.shape)
+        check_device(self, "dy", dy, y)
         return (dy * (1 - y * y) if need_dx else None), {}  # (4)
 
 
@@ -82,4 +84,5 @@ class ReLU(Activation):
     ) -> tuple[Array | None, Gradients]:
         y = saved
         check_gradient(self, dy, y.shape)
+        check_device(self, "dy", dy, y)
         return (dy * (y > 0) if need_dx else None), {}  # (6)

@@ -36,6 +36,7 @@ from minicnn.backend import Array, array_module, scratch_bytes
 from minicnn.checks import (
     Pair,
     Shape,
+    check_device,
     check_float,
     check_gradient,
     check_images,
@@ -106,6 +107,7 @@ class Conv2D(Layer):
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         check_float(self, x)
+        check_device(self, "x", x, self.params["weight"])
         n, o, oh, ow = self.output_shape(x.shape)
         weight = self._weight(x.dtype)
         bias = self.params["bias"][:, None, None, None] if "bias" in self.params else 0
@@ -123,6 +125,7 @@ class Conv2D(Layer):
     ) -> tuple[Array | None, Gradients]:
         x = saved
         check_gradient(self, dy, self.output_shape(x.shape))
+        check_device(self, "dy", dy, x)
         weight = self._weight(x.dtype)
         padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
         windows = self.window.view(padded)  # (C, KH, KW, OH, OW, N)
@@ -153,5 +156,5 @@ def _row_blocks(windows: Array, weight: Array) -> Iterator[slice]:
     oh = windows.shape[3]
     row_bytes = max(1, windows.nbytes // oh)
     block_bytes = max(scratch_bytes(windows), 4 * weight.nbytes)
-    size = int(max(1, min(oh, block_bytes // row_bytes)))
+    size = max(1, min(oh, block_bytes // row_bytes))
     return (slice(first, min(first + size, oh)) for first in range(0, oh, size))

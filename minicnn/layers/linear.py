@@ -18,7 +18,7 @@ errors", Nature 323, 1986.
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.checks import Shape, check_float, check_gradient, integer
+from minicnn.checks import Shape, check_device, check_float, check_gradient, integer
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.base import Gradients, Layer
 
@@ -60,6 +60,7 @@ class Linear(Layer):
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         check_float(self, x)
+        check_device(self, "x", x, self.params["weight"])
         self.output_shape(x.shape)
         params = {name: p.astype(x.dtype, copy=False) for name, p in self.params.items()}
         y = params["weight"] @ x.T  # (1)
@@ -72,6 +73,7 @@ class Linear(Layer):
     ) -> tuple[Array | None, Gradients]:
         x = saved
         check_gradient(self, dy, self.output_shape(x.shape))
+        check_device(self, "dy", dy, x)
         grads = {"weight": dy.T @ x}  # (3)
         if "bias" in self.params:
             grads["bias"] = dy.sum(axis=0)  # (4)

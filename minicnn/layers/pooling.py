@@ -19,7 +19,15 @@ applications to object recognition", CVPR 2007, for the maximum.
 """
 
 from minicnn.backend import Array, array_module
-from minicnn.checks import Pair, Shape, check_float, check_gradient, check_images, pair
+from minicnn.checks import (
+    Pair,
+    Shape,
+    check_device,
+    check_float,
+    check_gradient,
+    check_images,
+    pair,
+)
 from minicnn.layers.base import Gradients, Layer
 from minicnn.windows import Window, batch_first, batch_last
 
@@ -71,6 +79,7 @@ class MaxPool2D(Pool2D):
             return None, {}
         x, y = saved
         check_gradient(self, dy, batch_first(y).shape)
+        check_device(self, "dy", dy, y)
         xp = array_module(x)
         padded = self.window.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
         dy = batch_last(dy)

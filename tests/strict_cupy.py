@@ -1,0 +1,263 @@
+"""A strict double of CuPy on the host: it computes with NumPy and refuses what CuPy 14 refuses.
+
+`cupy` takes the place of the module, `ndarray` that of its class. What NumPy accepts and CuPy does
+not raises the same type of error here. Where CuPy goes on and does something else, so does the
+double: results are C-ordered, those without axes stay arrays, and indices out of range wrap around.
+It refuses more than CuPy in four places: an array of the host as an index or in `sum` or
+`zeros_like`, which CuPy uploads, or leaves to NumPy, unseen; NumPy's own functions, which CuPy
+takes over; writing to a view of `as_strided`, whose entries share memory; and all names and
+keywords that are not in the tables below.
+
+`counts` counts the copies from the device (reads), those to it (uploads) and what else waits for
+it. Inside `no_transfers()` each of them raises Transfer.
+
+Source: "Differences between CuPy and NumPy" and the API reference of CuPy 14.2, docs.cupy.dev.
+"""
+
+import contextlib
+import operator
+from types import SimpleNamespace
+
+import numpy as np
+
+IN_PLACE = {  # operators that come as x + y and as x += y, and their ufuncs
+    **{"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"},
+    **{"floordiv": "floor_divide", "mod": "remainder", "pow": "power"},
+    **{"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor"},
+}
+OPERATORS = IN_PLACE | {
+    **{"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater"},
+    **{"ge": "greater_equal", "neg": "negative", "abs": "absolute", "invert": "invert"},
+}
+UFUNCS = {*OPERATORS.values(), "exp", "isfinite", "isnan", "log", "maximum", "minimum", "sqrt"}
+UFUNCS |= {"logical_and", "logical_not", "logical_or", "square", "tanh"}
+COMPUTING = {  # functions of an array, or of a list of them: the keywords that they take
+    **dict.fromkeys(("max", "min", "any", "all"), ("axis", "keepdims")),
+    **dict.fromkeys(("sum", "prod", "mean", "argmax", "argmin"), ("axis", "dtype", "keepdims")),
+    **dict.fromkeys(("concatenate", "stack", "repeat", "take"), ("axis",)),
+    **dict.fromkeys(("ascontiguousarray", "clip", "dot", "matmul"), ()),
+}
+WAITING = dict.fromkeys(("argwhere", "bincount", "nonzero", "unique"), ())
+KEEPING = {  # what makes a view, or a copy that lies in memory as x does
+    **dict.fromkeys(("empty_like", "ones_like", "zeros_like"), ("dtype",)),
+    **dict.fromkeys(("broadcast_to", "expand_dims", "moveaxis", "ravel", "reshape"), ()),
+    **dict.fromkeys(("squeeze", "swapaxes", "transpose"), ()),
+    **{"astype": ("order", "copy"), "copy": ("order",)},
+}
+METHODS = """all any argmax argmin astype copy dot max mean min nonzero prod ravel repeat reshape
+squeeze sum swapaxes take transpose""".split()
+CREATING = ("arange", "empty", "full", "ones", "zeros")
+CONSTANTS = ("bool_", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "uint8")
+ATTRIBUTES = ("dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides")
+READING = "bool complex float format int repr str".split()  # as __bool__ and so on
+READING = [*(f"__{name}__" for name in READING), "item", "tobytes", "tolist"]
+
+counts = SimpleNamespace(reads=0, uploads=0, waits=0)
+_forbidden = []
+
+
+class Transfer(AssertionError):
+    """An array moved between host and device, or the host waited, where neither may be."""
+
+
+@contextlib.contextmanager
+def no_transfers():
+    _forbidden.append(True)
+    try:
+        yield
+    finally:
+        _forbidden.pop()
+
+
+def _count(kind, what):
+    if _forbidden:
+        raise Transfer(f"{what} is one of the {kind}")
+    setattr(counts, kind, getattr(counts, kind) + 1)
+
+
+class ndarray:
+    """An array of the device; `_memory` is the NumPy array that plays its memory."""
+
+    __module__ = "cupy"
+    __slots__ = ("_memory",)
+    __array_ufunc__ = None  # NumPy's operators then leave the work to those of this class
+    __hash__ = None
+
+    def __init__(self, memory):
+        self._memory = memory
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed; use get()")
+
+    def __array_function__(self, function, *args):
+        raise TypeError(f"numpy.{function.__name__} got an array of the device")
+
+    def __len__(self):
+        return len(self._memory)
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def __matmul__(self, other):
+        return cupy.matmul(self, other)
+
+    def __rmatmul__(self, other):
+        return cupy.matmul(other, self)
+
+    def __getitem__(self, key):
+        key, is_copy = _numpy_key(self, key)
+        return (_result if is_copy else ndarray)(self._memory[key])
+
+    def __setitem__(self, key, value):
+        if isinstance(value, np.ndarray):
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        self._memory[_numpy_key(self, key)[0]] = _operand(value)
+
+    def get(self):
+        _count("reads", "get")
+        return np.array(self._memory, order="C")
+
+
+def _numpy_key(x, key):
+    """(the key for NumPy, whether it copies what that names)."""
+    parts, is_copy = list(key) if isinstance(key, tuple) else [key], False
+    for i, part in enumerate(parts):
+        if type(part) is ndarray:
+            is_copy, parts[i] = True, part._memory
+            if part.dtype == bool:
+                _count("waits", "a mask as an index")
+            elif any(before is None or before is Ellipsis for before in parts[:i]):
+                raise NotImplementedError("an array as an index after None or Ellipsis")
+            else:
+                parts[i] = part._memory % x.shape[i]
+        elif isinstance(part, (np.ndarray, list)):
+            raise TypeError("an array of the host as an index is uploaded unseen")
+    if not any(part is Ellipsis for part in parts):
+        parts.append(Ellipsis)  # makes NumPy keep an array without axes
+    return tuple(parts), is_copy
+
+
+def _array(x):
+    if type(x) is not ndarray:
+        raise TypeError(f"expected cupy.ndarray, got {type(x)}")
+    return x._memory
+
+
+def _operand(x):
+    """What NumPy computes with in the place of an array of the device or a scalar."""
+    return x if isinstance(x, (int, float, complex, np.generic)) else _array(x)
+
+
+def _argument(x):
+    """The same, of what may also be a shape, an axis or a type."""
+    return _operand(x) if isinstance(x, (ndarray, np.ndarray)) else x
+
+
+def _result(memory):
+    if isinstance(memory, tuple):
+        return tuple(map(_result, memory))
+    return ndarray(np.asarray(memory, order="C"))
+
+
+def _check(name, options, keywords):
+    for option in options.keys() - set(keywords):
+        raise TypeError(f"{name}() got an unexpected keyword argument {option!r}")
+
+
+def _ufunc(name):
+    def call(*args, out=None, **options):
+        _check(name, options, ("dtype", "casting"))
+        if out is not None:
+            options["out"] = _array(out)
+        with np.errstate(all="ignore"):
+            y = getattr(np, name)(*map(_operand, args), **options)
+        return _result(y) if out is None else out
+
+    return call
+
+
+def _function(name):
+    function = getattr(np.ndarray, name, None) or getattr(np, name)
+    keywords = (COMPUTING | WAITING | KEEPING)[name]
+    wrap = ndarray if name in KEEPING else _result
+    convert = _array if name == "matmul" else _argument
+    wraps_around = {"mode": "wrap"} if name == "take" else {}
+
+    def call(x, *args, **options):
+        _check(name, options, keywords)
+        if name in WAITING:
+            _count("waits", name)
+        x = list(map(_array, x)) if isinstance(x, (list, tuple)) else _array(x)
+        with np.errstate(all="ignore"):
+            return wrap(function(x, *map(convert, args), **options, **wraps_around))
+
+    return call
+
+
+def _creating(name):
+    def call(*args, **options):
+        _check(name, options, ("dtype",))
+        return ndarray(getattr(np, name)(*map(_argument, args), **options))
+
+    return call
+
+
+def _reading(name):
+    def call(self, *args):
+        _count("reads", name)
+        if name == "item" and args:
+            raise TypeError("item() takes exactly 0 positional arguments")
+        return getattr(self._memory, name)(*args)
+
+    return call
+
+
+def _as_array(x):
+    if type(x) is ndarray:
+        return x
+    _count("uploads", "an array of the host")
+    host = np.asarray(x)
+    return ndarray(np.array(host, order="F" if host.flags.fnc else "C"))
+
+
+def _where(*args):
+    if len(args) == 1:
+        _count("waits", "where of one argument")
+    return _result(np.where(*map(_operand, args)))
+
+
+def _as_strided(x, shape=None, strides=None):
+    view = np.lib.stride_tricks.as_strided(_array(x), shape, strides, writeable=False)
+    return ndarray(view)
+
+
+_stream = SimpleNamespace(synchronize=lambda: _count("waits", "synchronize"))
+cupy = SimpleNamespace(
+    ndarray=ndarray,
+    asarray=_as_array,
+    where=_where,
+    lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided)),
+    cuda=SimpleNamespace(
+        runtime=SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 12090),
+        memory=SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
+        get_current_stream=lambda: _stream,
+    ),
+    **{name: getattr(np, name) for name in CONSTANTS},
+    **{name: _creating(name) for name in CREATING},
+    **{name: _ufunc(name) for name in UFUNCS},
+    **{name: _function(name) for name in COMPUTING | WAITING | KEEPING if name != "astype"},
+)
+cupy.array = lambda x: _as_array(x).copy("K")
+for _name, _ufunc_name in OPERATORS.items():
+    _call = getattr(cupy, _ufunc_name)
+    setattr(ndarray, f"__{_name}__", lambda *operands, call=_call: call(*operands))
+    if _name in IN_PLACE:
+        setattr(ndarray, f"__r{_name}__", lambda x, y, call=_call: call(y, x))
+        setattr(ndarray, f"__i{_name}__", lambda x, y, call=_call: call(x, y, out=x))
+for _name in METHODS:
+    setattr(ndarray, _name, _function(_name))
+for _name in READING:
+    setattr(ndarray, _name, _reading(_name))
+for _name in ATTRIBUTES:
+    setattr(ndarray, _name, property(operator.attrgetter(f"_memory.{_name}")))
+ndarray.T = property(lambda x: ndarray(x._memory.T))
