@@ -25,6 +25,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
     data = ("digits", 1000, 300) if args.quick else ("fashion_mnist",)
     epochs = 1 if args.quick else args.epochs
     common = {"work": "epochs", "cores": harness.cores(), "data": data, "parts": PARTS} | RECIPE
+    common |= {"device": args.device}
     records, running = [], []
     with contextlib.ExitStack() as stack:
         for framework in args.frameworks:
@@ -84,7 +85,7 @@ def figure(results: dict) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = harness.command_line(__doc__)
+    parser = harness.command_line(__doc__, device="cpu")
     parser.add_argument("--epochs", type=int, default=12, help="default: %(default)s")
     harness.main("accuracy", measure, table, figure, parser.parse_args(arguments))
 

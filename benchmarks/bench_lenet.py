@@ -1,5 +1,5 @@
 """LeNet, training and inference, against PyTorch: images per second, memory, time to start; and
-with the wide convolutions of bench_layers.py, what must hold.
+with the wide convolutions of bench_layers.py, what must hold. On a GPU it has the rates alone.
 
 python benchmarks/bench_lenet.py
 python benchmarks/bench_lenet.py --quick                    does it run?
@@ -25,25 +25,31 @@ def measure(args: argparse.Namespace) -> list[dict]:
     groups = [("train", BATCH), ("infer", BATCH)]
     groups += [(work, batch) for work in ("train", "infer") for batch in (32, 2048)]
     groups += [("train", LARGE_BATCH)]  # for its memory
-    layers = bench_layers.WIDE
+    layers, core_counts = bench_layers.WIDE, sorted({1, harness.cores()})
     if args.quick:
         groups, layers = [("train", 8), ("infer", 8)], layers[:1]
+    if args.device == "gpu":
+        core_counts = [harness.cores()]
     records = []
     for work, batch in groups:
         print(f"{work}, batch {batch}", file=sys.stderr)
         contestants = [
             {"framework": framework, "work": work, "batch": batch, "cores": cores}
-            | {"net": repr(lenet()), "image": IMAGE}
-            for cores in sorted({1, harness.cores()})
+            | {"net": repr(lenet()), "image": IMAGE, "device": args.device}
+            for cores in core_counts
             for framework in args.frameworks
             if batch < LARGE_BATCH or framework != "torch.compile"
         ]
         records += harness.race(contestants, args.rounds, args.seconds_per_round)
+    if args.device == "gpu":
+        return records
     wide = bench_layers.cells(layers, [True])
     return records + bench_layers.race(args, wide, [harness.cores()])
 
 
 def table(results: dict) -> str:
+    if harness.measured_on(results) == "gpu":
+        return rates(results)
     return f"## What must hold\n\n{must_hold(results)}\n## All rates\n\n{rates(results)}"
 
 
@@ -142,7 +148,7 @@ def figure(results: dict) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = harness.command_line(__doc__, rounds=15, seconds=0.3)
+    parser = harness.command_line(__doc__, rounds=15, seconds=0.3, device="cpu")
     harness.main("lenet", measure, table, figure, parser.parse_args(arguments))
 
 

@@ -41,12 +41,16 @@ def network(size: int, channels: int) -> str:
 
 def measure(args: argparse.Namespace) -> list[dict]:
     records = []
-    for sweep, values in (QUICK_SWEEPS if args.quick else SWEEPS).items():
+    sweeps = QUICK_SWEEPS if args.quick else SWEEPS
+    if args.device == "gpu":  # where the number of cores means nothing
+        sweeps = {sweep: values for sweep, values in sweeps.items() if sweep != "cores"}
+    for sweep, values in sweeps.items():
         for value in values:
             print(f"{sweep} {value}", file=sys.stderr)
             point = STANDARD | {sweep: value}
             contestants = [
                 {"framework": framework, "work": "train", "sweep": sweep, **point}
+                | {"device": args.device}
                 | {"net": network(point["size"], point["channels"])}
                 | {"image": (1, point["size"], point["size"])}
                 for framework in args.frameworks
@@ -92,7 +96,7 @@ def figure(results: dict) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = harness.command_line(__doc__, rounds=7, seconds=0.2)
+    parser = harness.command_line(__doc__, rounds=7, seconds=0.2, device="cpu")
     harness.main("scaling", measure, table, figure, parser.parse_args(arguments))
 
 

@@ -27,13 +27,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import minicnn
-from minicnn.workers import cores
+from minicnn.backend import DEVICES, DeviceError, choose_device
 from minicnn.plotting import save_figure
+from minicnn.workers import cores
 
 HERE = Path(__file__).parent
 FRAMEWORKS = ("minicnn", "torch", "torch.compile")
 RATE_HEADER = ("framework", "images/s", "minicnn / it", "peak MB")
 MB = 1e6
+GPU_WARM_UP = 5  # steps
 
 
 class Skipped(Exception):
@@ -69,13 +71,16 @@ class Contestant:
         self.close()
 
     def run(self, steps: int, task: int = 0) -> dict:
-        """{"seconds": how long the steps took, "amount": how much work they were, ...}"""
+        """{"seconds": how long the steps took, "amount": how much work they were, ...}, as
+        workloads.py tells it."""
         with contextlib.suppress(BrokenPipeError):  # it has died, and the answer says so
             print(task, steps, file=self.process.stdin, flush=True)
         return self._answer()
 
     def steps_for(self, seconds: float, task: int = 0) -> int:
         """Warms up, and finds how many steps take about `seconds`."""
+        if self.settings.get("device") == "gpu":
+            self.run(GPU_WARM_UP, task)  # compiles kernels and fills the memory pool
         steps = 1
         while (taken := self.run(steps, task)["seconds"]) < seconds / 2:
             steps = math.ceil(steps * min(10, seconds / taken))
@@ -113,7 +118,8 @@ class Contestant:
 
 def race(contestants: Iterable[dict], rounds: int, seconds: float, tasks: int = 1) -> list[dict]:
     """A record for each contestant and task: its settings, with the rate (amount of work a second)
-    of each round, memory and time to the first step, or with the reason why it was skipped."""
+    of each round, memory and time to the first step, or with the reason why it was skipped. On a
+    GPU there are the rates by its events too, and the memory is the GPU's."""
     records = []
     with contextlib.ExitStack() as stack:
         racing = []
@@ -124,17 +130,25 @@ def race(contestants: Iterable[dict], rounds: int, seconds: float, tasks: int = 
                 records.append({**settings, "skipped": str(reason)})
         for task in range(tasks):
             steps = [contestant.steps_for(seconds, task) for contestant in racing]
-            rates = [[] for _ in racing]
+            answers = [[] for _ in racing]
             for _ in range(rounds):
-                for contestant, n, own in zip(racing, steps, rates):
+                for contestant, n, own in zip(racing, steps, answers):
                     time.sleep(0.01)  # the threads of the one before spin for a while
-                    answer = contestant.run(n, task)
-                    own.append(answer["amount"] / answer["seconds"])
-            for contestant, own in zip(racing, rates):
-                records.append({**contestant.settings, "task": task, "rates": own})
-                records[-1]["first_step_seconds"] = contestant.first_step_seconds
-                records[-1]["peak_bytes"] = contestant.peak_bytes()
+                    own.append(contestant.run(n, task))
+            for contestant, own in zip(racing, answers):
+                record = {**contestant.settings, "task": task, "rates": _rates(own, "seconds")}
+                record["first_step_seconds"] = contestant.first_step_seconds
+                if "device_seconds" in own[-1]:
+                    record["device_rates"] = _rates(own, "device_seconds")
+                    record["peak_bytes"] = own[-1]["device_bytes"]
+                else:
+                    record["peak_bytes"] = contestant.peak_bytes()
+                records.append(record)
     return records
+
+
+def _rates(answers: list[dict], clock: str) -> list[float]:
+    return [answer["amount"] / answer[clock] for answer in answers]
 
 
 def _tree(pid: int) -> list[int]:
@@ -239,7 +253,7 @@ def log_ticks(axes: Axes, values: Iterable[float]) -> None:
     axes.set_xticks([], minor=True)
 
 
-def environment() -> dict:
+def environment(device: str) -> dict:
     """What the numbers depend on."""
     blas = [b for b in threadpoolctl.threadpool_info() if b["user_api"] == "blas"]
     return {
@@ -253,7 +267,28 @@ def environment() -> dict:
         "system": f"{platform.system()} {platform.machine()}",
         "CPU": _cpu(),
         "cores": cores(),
+    } | (_gpu() if device == "gpu" else {})
+
+
+def _gpu() -> dict:
+    """Of the first GPU, which both frameworks take."""
+    import cupy
+
+    cuda = cupy.cuda.runtime.runtimeGetVersion()
+    return {
+        "GPU": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode(),
+        "driver": _driver(),
+        "cupy": cupy.__version__,
+        "CUDA": f"{cuda // 1000}.{cuda % 1000 // 10}",
     }
+
+
+def _driver() -> str | None:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(FileNotFoundError):
+        lines = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+        return lines[0] if lines else None
+    return None
 
 
 def _commit() -> str | None:
@@ -285,21 +320,33 @@ def _cpu() -> str:
     return platform.processor()
 
 
+def measured_on(results: dict) -> str:
+    """The device, "cpu" or "gpu"."""
+    return results["settings"].get("device", "cpu")
+
+
 def heading(results: dict) -> str:
     """Date, machine and versions in one line."""
     env, rounds = results["environment"], results["settings"].get("rounds")
     medians = f"Medians (10th to 90th percentile) of {rounds} alternating rounds.\n\n"
+    gpu = ""
+    if "GPU" in env:
+        gpu = f"{env['GPU']}, driver {env['driver']}, CUDA {env['CUDA']}, CuPy {env['cupy']}; "
     return (
-        f"{env['date'][:10]}, {env['CPU']}, {env['cores']} cores; minicnn {env['commit']}, "
+        f"{env['date'][:10]}, {env['CPU']}, {env['cores']} cores; {gpu}minicnn {env['commit']}, "
         f"NumPy {env['numpy']} ({env['BLAS']}), PyTorch {env['torch']}, Python {env['python']}.\n\n"
     ) + (medians if rounds else "")
 
 
 def command_line(
-    documentation: str, rounds: int | None = None, seconds: float | None = None
+    documentation: str,
+    rounds: int | None = None,
+    seconds: float | None = None,
+    device: str | None = None,
 ) -> argparse.ArgumentParser:
     """What all scripts can be told, in the words of their first paragraph; `rounds` and `seconds`,
-    a round, are the defaults of a script that goes by rounds."""
+    a round, are the defaults of a script that goes by rounds, `device` is that of one that can run
+    on another."""
     title = documentation.partition("\n\n")[0]
     parser = argparse.ArgumentParser(description=" ".join(title.split()))
     add = parser.add_argument
@@ -313,6 +360,8 @@ def command_line(
             help="of each contestant; default: %(default)s",
         )
     add("--frameworks", nargs="+", choices=FRAMEWORKS, default=FRAMEWORKS)
+    if device:
+        add("--device", choices=DEVICES, default=device, help="default: %(default)s")
     add("--quick", action="store_true", help="does it run? tiny; saved only with --out")
     add("--out", type=Path, help="folder of the results; default: benchmarks/results")
     add("--from", type=Path, dest="source", metavar="JSON", help="draw again what was measured")
@@ -326,15 +375,24 @@ def main(
     figure: Callable[[dict], Figure],
     args: argparse.Namespace,
 ) -> None:
-    """Measures, or with --from reads what was measured, then writes JSON, table and picture."""
+    """Measures, or with --from reads what was measured, then writes JSON, table and picture, of a
+    GPU under NAME_gpu. Where a GPU is asked for and none works, it says why and exits with 2."""
     if args.quick and "rounds" in args:
         args.rounds, args.seconds_per_round = 2, 0.001
     out = args.out or (None if args.quick else HERE / "results")
     if args.source:
         results = json.loads(args.source.read_text())
     else:
+        try:
+            args.device = choose_device(getattr(args, "device", "cpu"))
+        except DeviceError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
         settings = {k: v for k, v in vars(args).items() if k not in ("out", "source")}
-        results = {"environment": environment(), "settings": settings, "records": measure(args)}
+        env = environment(args.device)
+        results = {"environment": env, "settings": settings, "records": measure(args)}
+    if measured_on(results) == "gpu":
+        name += "_gpu"
     text = heading(results) + table(results) + skipped(results["records"])
     print(text)
     if out:

@@ -2,9 +2,13 @@
 
 A process fixes its cores first and then imports its own framework only. Networks are written as
 text that both frameworks evaluate: they name layers and arguments alike, but for 2D and 2d.
+
+The setting "device" is "cpu", as where it is absent, or "gpu": then networks and data are there
+before the clock starts, and which images a step takes is told by the host.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -16,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-IMAGES = 8192  # in memory, to take batches from
+IMAGES = 8192  # in memory, to take batches from; as many as a larger batch has
 CLASSES = 10
 LR, MOMENTUM = 0.01, 0.9
 
@@ -38,7 +42,7 @@ def minicnn_train(settings: dict) -> Iterator[list[Task]]:
     from minicnn import SGD
     from minicnn.parallel import batch_gradients
 
-    net, data, batch = _minicnn_net(settings["net"]), _minicnn_data(settings), settings["batch"]
+    net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
     optimizer, rng = SGD(LR, MOMENTUM), np.random.default_rng(0)
     with batch_gradients(net, data, batch, settings["cores"]) as gradients:
 
@@ -70,13 +74,15 @@ def torch_train(settings: dict) -> Iterator[list[Task]]:
 
 @contextlib.contextmanager
 def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
-    """The classes of random images of bytes, in chunks over the cores like minicnn.evaluate."""
+    """The classes of random images of bytes, in chunks over the cores like minicnn.evaluate; on a
+    GPU in one piece."""
     import numpy as np
 
     from minicnn.parallel import CHUNK_SIZE, worker_count
     from minicnn.workers import worker_map
 
-    net, data, batch = _minicnn_net(settings["net"]), _minicnn_data(settings), settings["batch"]
+    net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
+    size = CHUNK_SIZE if net.device == "cpu" else batch
     rng = np.random.default_rng(0)
 
     def classes(chunk: np.ndarray) -> np.ndarray:
@@ -86,7 +92,7 @@ def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
 
         def step() -> None:
             index = rng.integers(len(data), size=batch)
-            map_([index[first : first + CHUNK_SIZE] for first in range(0, batch, CHUNK_SIZE)])
+            map_([index[first : first + size] for first in range(0, batch, size)])
 
         yield [Task(step, batch)]
 
@@ -105,19 +111,23 @@ def torch_infer(settings: dict) -> Iterator[list[Task]]:
 @contextlib.contextmanager
 def minicnn_layers(settings: dict) -> Iterator[list[Task]]:
     """A task for each cell {"layer", "shape" of x, "backward" too?, "passes" a step}, counted in
-    passes. A worker makes the arrays of its chunks itself, so none goes through a pipe."""
+    passes. A worker makes the arrays of its chunks itself, so none goes through a pipe. On a GPU
+    the batch is in one piece."""
     import numpy as np
 
+    from minicnn.backend import Array, to_device
     from minicnn.parallel import CHUNK_SIZE
     from minicnn.workers import worker_map
 
-    cells, cores = settings["cells"], settings["cores"]
-    layers = [_minicnn_net(cell["layer"]) for cell in cells]
+    cells, device = settings["cells"], _device(settings)
+    workers = settings["cores"] if device == "cpu" else 1
+    layers = [_minicnn_layer(cell["layer"], device) for cell in cells]
     arrays = {}
 
-    def random(shape: tuple[int, ...]) -> np.ndarray:
+    def random(shape: tuple[int, ...]) -> Array:
         values = np.random.default_rng(0).random((*shape[1:], shape[0]), np.float32)
-        return np.moveaxis(values, -1, 0)  # the batch last in memory, as between layers
+        # the batch last in memory, as between layers
+        return to_device(values, device).transpose(len(shape) - 1, *range(len(shape) - 1))
 
     def work(job: tuple[int, int]) -> None:
         i, n = job
@@ -132,11 +142,11 @@ def minicnn_layers(settings: dict) -> Iterator[list[Task]]:
 
     def jobs(i: int) -> list[tuple[int, int]]:
         n = cells[i]["shape"][0]
-        size = min(CHUNK_SIZE, math.ceil(n / cores))
+        size = min(CHUNK_SIZE, math.ceil(n / workers)) if device == "cpu" else n
         chunks = [(i, min(size, n - first)) for first in range(0, n, size)]
         return chunks * cells[i]["passes"]
 
-    with worker_map(work, cores) as map_:
+    with worker_map(work, workers) as map_:
         yield [Task(lambda i=i: map_(jobs(i)), cell["passes"]) for i, cell in enumerate(cells)]
 
 
@@ -145,9 +155,11 @@ def torch_layers(settings: dict) -> Iterator[list[Task]]:
     """The same cells."""
     import torch
 
+    device = _torch_device(settings)
+
     def task(cell: dict) -> Task:
-        layer = _torch_eval(cell["layer"])
-        x = torch.rand(cell["shape"])
+        layer = _torch_eval(cell["layer"]).to(device)
+        x = torch.rand(cell["shape"], device=device)
         dy = torch.rand_like(layer(x))
 
         def forward() -> None:
@@ -167,14 +179,34 @@ def torch_layers(settings: dict) -> Iterator[list[Task]]:
 
 @contextlib.contextmanager
 def minicnn_sgemm(settings: dict) -> Iterator[list[Task]]:
-    """Square matrix products in NumPy, counted in floating-point operations."""
+    """Square matrix products in NumPy or CuPy, counted in floating-point operations."""
     import numpy as np
 
+    from minicnn.backend import array_module, to_device
+
     def task(n: int) -> Task:
-        a, b, c = np.random.default_rng(0).random((3, n, n), np.float32)
-        return Task(lambda: np.matmul(a, b, out=c), 2 * n**3)
+        values = np.random.default_rng(0).random((3, n, n), np.float32)
+        a, b, c = to_device(values, _device(settings))
+        matmul = array_module(a).matmul
+        return Task(lambda: matmul(a, b, out=c), 2 * n**3)
 
     yield [task(n) for n in settings["sizes"]]
+
+
+@contextlib.contextmanager
+def minicnn_copy(settings: dict) -> Iterator[list[Task]]:
+    """One array copied into another, counted in bytes moved: all are read, and all written."""
+    import numpy as np
+
+    from minicnn.backend import array_module, to_device
+
+    def task(size: int) -> Task:
+        values = np.random.default_rng(0).random((2, size // 4), np.float32)
+        source, target = to_device(values, _device(settings))
+        copyto = array_module(source).copyto
+        return Task(lambda: copyto(target, source), 2 * source.nbytes)
+
+    yield [task(size) for size in settings["sizes"]]
 
 
 @contextlib.contextmanager
@@ -183,7 +215,8 @@ def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
     from minicnn import SGD, evaluate
     from minicnn.parallel import batch_gradients
 
-    (train, test), net = _datasets(settings), _initial_net(settings)
+    net = _initial_net(settings).to(_device(settings))
+    train, test = (data.to(net.device) for data in _datasets(settings))
     optimizer, parts = SGD(settings["lr"], settings["momentum"]), _parts(settings, len(train))
     with batch_gradients(net, train, settings["batch"], settings["cores"]) as gradients:
 
@@ -204,10 +237,15 @@ def torch_epochs(settings: dict) -> Iterator[list[Task]]:
     import torch
 
     (train, test), initial = _datasets(settings), _initial_net(settings)
+    device = _torch_device(settings)
     net = _torch_eval(repr(initial))
     net.load_state_dict({k: torch.tensor(p) for k, p in initial.params.items()})
+    net.to(device)
     (x, labels), (x_test, labels_test) = (
-        (torch.from_numpy(data.images).float() / 255, torch.from_numpy(data.labels))
+        (
+            torch.from_numpy(data.images).to(device).float() / 255,
+            torch.from_numpy(data.labels).to(device),
+        )
         for data in (train, test)
     )
     forward = torch.compile(net) if settings["framework"] == "torch.compile" else net
@@ -215,7 +253,8 @@ def torch_epochs(settings: dict) -> Iterator[list[Task]]:
     parts = _parts(settings, len(train))
 
     def step() -> None:
-        for index in map(torch.from_numpy, next(parts)):
+        for numbers in next(parts):
+            index = torch.from_numpy(numbers).to(device)
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(forward(x[index]), labels[index]).backward()
             optimizer.step()
@@ -224,23 +263,35 @@ def torch_epochs(settings: dict) -> Iterator[list[Task]]:
         with torch.inference_mode():
             correct = [
                 (net(x_test[part]).argmax(dim=1) == labels_test[part]).sum().item()
-                for part in torch.arange(len(test)).split(1000)
+                for part in torch.arange(len(test), device=device).split(1000)
             ]
         return {"accuracy": sum(correct) / len(test)}
 
     yield [Task(step, len(train) / settings["parts"], after)]
 
 
-def _minicnn_net(text: str) -> Any:
+def _device(settings: dict) -> str:
+    return settings.get("device", "cpu")
+
+
+def _torch_device(settings: dict) -> str:
+    return {"cpu": "cpu", "gpu": "cuda"}[_device(settings)]
+
+
+def _minicnn_net(settings: dict) -> Any:
+    return _minicnn_layer(settings["net"], _device(settings))
+
+
+def _minicnn_layer(text: str, device: str) -> Any:
     import minicnn
 
-    return eval(text, vars(minicnn))
+    return eval(text, vars(minicnn)).to(device)
 
 
 def _torch_net(settings: dict) -> Any:
     import torch
 
-    net = _torch_eval(settings["net"])
+    net = _torch_eval(settings["net"]).to(_torch_device(settings))
     return torch.compile(net) if settings["framework"] == "torch.compile" else net
 
 
@@ -255,20 +306,27 @@ def _minicnn_data(settings: dict) -> Any:
 
     from minicnn.datasets import Dataset
 
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(IMAGES, *settings["image"]), dtype=np.uint8)
-    labels = rng.integers(CLASSES, size=IMAGES)
-    return Dataset(images, labels, tuple(map(str, range(CLASSES))), "random images")
+    rng, n = np.random.default_rng(0), _images(settings["batch"])
+    images = rng.integers(256, size=(n, *settings["image"]), dtype=np.uint8)
+    labels = rng.integers(CLASSES, size=n)
+    data = Dataset(images, labels, tuple(map(str, range(CLASSES))), "random images")
+    return data.to(_device(settings))
 
 
 def _torch_data(settings: dict) -> tuple[Any, Any]:
     import torch
 
-    return torch.rand(IMAGES, *settings["image"]), torch.randint(CLASSES, (IMAGES,))
+    n, device = _images(settings["batch"]), _torch_device(settings)
+    return torch.rand(n, *settings["image"]).to(device), torch.randint(CLASSES, (n,)).to(device)
 
 
 def _slices(batch: int) -> Iterator[slice]:
-    return itertools.cycle(slice(i, i + batch) for i in range(0, IMAGES - batch + 1, batch))
+    starts = range(0, _images(batch) - batch + 1, batch)
+    return itertools.cycle(slice(i, i + batch) for i in starts)
+
+
+def _images(batch: int) -> int:
+    return max(IMAGES, batch)
 
 
 def _datasets(settings: dict) -> tuple[Any, Any]:
@@ -300,6 +358,46 @@ def _parts(settings: dict, n: int) -> Iterator[list[Any]]:
             yield steps[first:end]
 
 
+def _timed(task: Task, steps: int) -> dict:
+    """{"seconds" that the steps took}."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        task.step()
+    return {"seconds": time.perf_counter() - start}
+
+
+def _timed_on_gpu(task: Task, steps: int, framework: str) -> dict:
+    """{"seconds" by the wall clock, read when the GPU has nothing left to do; "device_seconds"
+    between two events in its stream, in which it may have waited for the host too; "device_bytes",
+    the most that the framework has held of its memory}."""
+    if framework == "minicnn":
+        import cupy
+
+        event, milliseconds = cupy.cuda.Event, cupy.cuda.get_elapsed_time
+        synchronize = cupy.cuda.runtime.deviceSynchronize
+        held_bytes = cupy.get_default_memory_pool().total_bytes  # it gives nothing back by itself
+    else:
+        import torch
+
+        event = functools.partial(torch.cuda.Event, enable_timing=True)
+        milliseconds = torch.cuda.Event.elapsed_time
+        synchronize, held_bytes = torch.cuda.synchronize, torch.cuda.max_memory_reserved
+    first, last = event(), event()
+    synchronize()
+    start = time.perf_counter()
+    first.record()
+    for _ in range(steps):
+        task.step()
+    last.record()
+    synchronize()
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": seconds,
+        "device_seconds": milliseconds(first, last) / 1000,
+        "device_bytes": held_bytes(),
+    }
+
+
 def _serve(settings: dict) -> None:
     """One step, then for each line "task steps" that comes in as many; an answer after each."""
     answers, sys.stdout = sys.stdout, sys.stderr
@@ -308,19 +406,21 @@ def _serve(settings: dict) -> None:
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["cores"]])
         framework = settings["framework"].removesuffix(".compile")
+        timed = _timed
+        if _device(settings) == "gpu":
+            timed = functools.partial(_timed_on_gpu, framework=framework)
         if framework == "torch":
             import torch
 
             torch.set_num_threads(settings["cores"])
             torch.set_num_interop_threads(1)
+            if _device(settings) == "gpu":  # full float32, which is CuPy's default
+                torch.backends.cudnn.allow_tf32 = False
+                torch.backends.cuda.matmul.allow_tf32 = False
         with globals()[f"{framework}_{settings['work']}"](settings) as tasks:
             for line in itertools.chain(["0 1"], sys.stdin):
                 i, steps = map(int, line.split())
-                start = time.perf_counter()
-                for _ in range(steps):
-                    tasks[i].step()
-                seconds = time.perf_counter() - start
-                answer = {"seconds": seconds, "amount": steps * tasks[i].amount}
+                answer = timed(tasks[i], steps) | {"amount": steps * tasks[i].amount}
                 print(json.dumps(answer | tasks[i].after()), file=answers, flush=True)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]

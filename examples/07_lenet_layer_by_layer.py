@@ -25,6 +25,7 @@ from minicnn import (
     softmax,
     softmax_cross_entropy,
 )
+from minicnn.backend import choose_device, synchronize
 from minicnn.summary import summarize, table
 
 BATCH = 256  # images
@@ -59,19 +60,25 @@ def products_of_backward(net, x_shape):
     return [forward[0], *(2 * products for products in forward[1:])]
 
 
+def clock(device):
+    """Seconds, read when `device` has done all that it was given."""
+    synchronize(device)
+    return time.perf_counter()
+
+
 def one_step(net, x, labels):
     """For each layer, the seconds (forward, backward) and the bytes of the gradients."""
     seconds, gradient_bytes, tape = np.zeros((len(net.layers), 2)), [], []
     for i, layer in enumerate(net.layers):
-        start = time.perf_counter()
+        start = clock(net.device)
         x, saved = layer.forward(x)
-        seconds[i, 0] = time.perf_counter() - start
+        seconds[i, 0] = clock(net.device) - start
         tape.append(saved)
     _, dy = softmax_cross_entropy(x, labels)
     for i, layer in reversed(list(enumerate(net.layers))):
-        start = time.perf_counter()
+        start = clock(net.device)
         dy, grads = layer.backward(dy, tape[i], need_dx=i > 0)
-        seconds[i, 1] = time.perf_counter() - start
+        seconds[i, 1] = clock(net.device) - start
         made = [*grads.values()] + [dy] * (i > 0)
         gradient_bytes.insert(0, sum(gradient.nbytes for gradient in made))
     return seconds, gradient_bytes
@@ -80,7 +87,7 @@ def one_step(net, x, labels):
 def costs(net, data, steps=9):
     """By title, a row (forward, backward) for each layer."""
     x, labels = data.batch(slice(0, BATCH))
-    rows = summarize(net, x.shape)
+    rows = summarize(net.to("cpu"), x.shape)
     with threadpool_limits(1):  # one core, whatever else the machine does
         seconds, gradient_bytes = zip(*(one_step(net, x, labels) for _ in range(steps)))
     products = [row.multiply_adds for row in rows], products_of_backward(net, x.shape)
@@ -103,7 +110,8 @@ def print_costs(net, columns):
     print("Backward has twice the products, once for dweight, once for dx; the first layer has no")
     print("dx. MB forward are kept until backward, and an array that two layers keep counts at the")
     print("first. MB backward are gradients; a dx lives only until the layer before has used it.")
-    print("Milliseconds are those of one core of this machine, medians of 9 steps.")
+    place = "the GPU" if net.device == "gpu" else "one core of this machine"
+    print(f"Milliseconds are those of {place}, medians of 9 steps.")
     for title, column in columns.items():
         share = column[[isinstance(layer, Conv2D) for layer in net.layers]].sum() / column.sum()
         print(f"The convolutions have {share:.0%} of the {title.removeprefix('million ')}.")
@@ -129,8 +137,8 @@ def picture_of_costs(net, columns):
     return figure
 
 
-def trained_for_a_moment(train):
-    net = lenet_relu(np.random.default_rng(0))
+def trained_for_a_moment(train, device):
+    net = lenet_relu(np.random.default_rng(0)).to(device)
     history = fit(net, train, epochs=3, batch_size=32, optimizer=SGD(0.01, 0.9), progress=False)
     print("\nThe next picture's network has ReLU and maximum pooling, and the same shapes. It saw")
     print(f"{len(train)} images three times; training accuracy {history.train_accuracy[-1]:.2f}.")
@@ -168,14 +176,17 @@ def picture_of_feature_maps(net, image, classes):
 
 
 def main(argv=None):
-    args = parser(__doc__, DATA).parse_args(argv)
+    options = parser(__doc__, DATA, device="where to compute")
+    args = options.parse_args(argv)
+    device = choose_device(args.device)
     train, test = DATA[args.data]()
     net = lenet(np.random.default_rng(0))
     the_courses_table(net)
+    net, train = net.to(device), train.to(device)
     columns = costs(net, train)
     print_costs(net, columns)
     keep(picture_of_costs(net, columns), "07_lenet_cost", args)
-    net = trained_for_a_moment(train[:5000])
+    net = trained_for_a_moment(train[:5000], device).to("cpu")
     image, _ = test.batch(slice(1, 2))
     keep(picture_of_feature_maps(net, image, test.classes), "07_lenet_feature_maps", args)
 

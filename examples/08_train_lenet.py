@@ -18,7 +18,7 @@ import numpy as np
 
 from gallery import keep, largest_difference, parser, positive, run
 from minicnn import SGD, digits, evaluate, fashion_mnist, softmax_cross_entropy
-from minicnn.backend import DEVICES, choose_device
+from minicnn.backend import choose_device
 from minicnn.datasets import batches
 from minicnn.models import MODELS
 from minicnn.parallel import batch_gradients
@@ -86,11 +86,10 @@ def compare_one_step(net, train_set, gradients):
 
 
 def options():
-    add = (arguments := parser(__doc__, DATA)).add_argument
+    add = (arguments := parser(__doc__, DATA, device="where to compute")).add_argument
     add("--epochs", type=positive, default=10, help="passes over the data (default: 10)")
     add("--seed", type=int, default=0, help="of weights and order of images (default: 0)")
     add("--images", type=positive, help="use only so many images of each set (default: all)")
-    add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
     return arguments
 
 

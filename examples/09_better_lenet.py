@@ -30,6 +30,7 @@ from minicnn import (
     fit,
     mnist,
 )
+from minicnn.backend import choose_device
 from minicnn.initializers import he_normal
 from minicnn.optimizers import constant
 
@@ -101,9 +102,10 @@ def with_mirror_images(data):
     return replace(data, images=images, labels=np.tile(data.labels, 2))
 
 
-def train(settings, data, test, epochs, seed):
+def train(settings, data, test, epochs, seed, device="cpu"):
     """(parameters, history)."""
     net = network(settings, data.images.shape[1:], len(data.classes), np.random.default_rng(seed))
+    net = net.to(device)
     if settings["mirrored"]:
         data, epochs = with_mirror_images(data), max(1, epochs // 2)
     names = ("lr", "momentum", "nesterov", "weight_decay")
@@ -153,18 +155,22 @@ def draw(rows):
 
 
 def main(argv=None):
-    options = parser(__doc__, DATA)
+    options = parser(__doc__, DATA, device="where to compute")
     options.add_argument("--epochs", type=positive, default=10, help="for each row (default: 10)")
     options.add_argument("--images", type=positive, help="train with the first so many only")
     options.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
     args = options.parse_args(argv)
+    device = choose_device(args.device)
     data, test = DATA[args.data]()
     if args.images:
         data = data[: args.images]
-    print(f"{data.name}, {len(data):,} images, {args.epochs} epochs, seed {args.seed}")
+    print(
+        f"{data.name}, {len(data):,} images, {args.epochs} epochs, seed {args.seed}, "
+        f"on the {device}"
+    )
     rows = []
     for what, settings in recipes():
-        parameters, history = train(settings, data, test, args.epochs, args.seed)
+        parameters, history = train(settings, data, test, args.epochs, args.seed, device)
         rows.append((what, parameters, history))
         print(f"{what}: {history.test_accuracy[-1]:.4f}", flush=True)
     print(table(rows))

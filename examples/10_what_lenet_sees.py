@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from gallery import keep, parser, photograph, positive, run
 from minicnn import SGD, cosine, digits, fashion_mnist, fit, lenet_relu, mnist, softmax
+from minicnn.backend import choose_device
 from minicnn.plotting import confusion_matrix, image_grid
 from minicnn.runs import open_run
 from minicnn.tables import align
@@ -28,14 +29,14 @@ TWO_CLASSES = {"Pullover": "Coat", "4": "9"}
 FIRST, SECOND = 1, 4  # the layers whose outputs are the activations of the two convolutions
 
 
-def train_quickly(train_set):
+def train_quickly(train_set, device="cpu"):
     """A LeNet with ReLU and maximum pooling, which learns faster than the course's."""
-    net = lenet_relu(np.random.default_rng(0))
+    net = lenet_relu(np.random.default_rng(0)).to(device)
     settings = {"epochs": 3, "batch_size": 128}
     seconds = estimate_seconds(net, train_set, **settings)
     print(f"training lenet-relu for 3 epochs, about {seconds:.0f} seconds", flush=True)
     fit(net, train_set, optimizer=SGD(0.02, momentum=0.9), schedule=cosine, **settings)
-    return net
+    return net.to("cpu")
 
 
 def activations(net, x):
@@ -181,18 +182,19 @@ def show_strangers(net, data):
 
 
 def main(argv=None):
-    add = (options := parser(__doc__)).add_argument
+    add = (options := parser(__doc__, device="where to train a network")).add_argument
     add("--run", help="folder of a run of minicnn train (default: train a network first)")
     add("--data", choices=DATA, help="data set (default: that of the run, or fashion-mnist)")
     add("--images", type=positive, help="use only so many images of each set (default: all)")
     args = options.parse_args(argv)
+    device = choose_device(args.device)
     net, config = open_run(args.run) if args.run else (None, {"data": "fashion-mnist"})
     name = args.data or config["data"]
     if name not in DATA:
         raise ValueError(f"the run is of {name!r}: choose {', '.join(DATA)} with --data")
     train_set, test_set = (part[: args.images] for part in DATA[name]())
     print(f"{len(train_set):,} images of {train_set.name} to train, {len(test_set):,} to test")
-    net = net or train_quickly(train_set)
+    net = net or train_quickly(train_set, device)
     with np.printoptions(precision=2, suppress=True):
         show_activations(net, test_set, args)
         show_filters(net, args)

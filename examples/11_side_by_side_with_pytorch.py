@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from gallery import keep, largest_difference, parser, positive, run
 from minicnn import SGD, MaxPool2D, ReLU, digits, fashion_mnist, softmax_cross_entropy
+from minicnn.backend import choose_device, to_device
 from minicnn.datasets import batches
 from minicnn.models import MODELS
 from minicnn.tables import align
@@ -51,9 +52,13 @@ def lenet_of_pytorch(name, params):
     return net.requires_grad_()
 
 
+def on_the_host(arrays):
+    return {name: to_device(array, "cpu") for name, array in arrays.items()}
+
+
 def gradients_by_minicnn(net, x, labels):
-    logits, saved = net.forward(x)
-    loss, dlogits = softmax_cross_entropy(logits, labels)
+    logits, saved = net.forward(to_device(x, net.device))
+    loss, dlogits = softmax_cross_entropy(logits, to_device(labels, net.device))
     _, grads = net.backward(dlogits, saved, need_dx=False)
     return float(loss), grads
 
@@ -80,13 +85,14 @@ def different_choices(ours, theirs, x):
         four = four.reshape(n, c, h // 2, w // 2, 4)
         return np.where(four.max(axis=-1) > 0, four.argmax(axis=-1), 0)
 
-    count, y, z = 0, x, torch.tensor(x)
+    count, y, z = 0, to_device(x, ours.device), torch.tensor(x)
     for layer, layer_of_pytorch in zip(ours.layers, theirs):
         if isinstance(layer, MaxPool2D):
-            count += (largest_of_four(y) != largest_of_four(z.numpy())).sum()
+            largest = largest_of_four(to_device(y, "cpu"))
+            count += (largest != largest_of_four(z.numpy())).sum()
         y, z = layer(y), layer_of_pytorch(z).detach()
         if isinstance(layer, ReLU):
-            count += ((y > 0) != (z.numpy() > 0)).sum()
+            count += ((to_device(y, "cpu") > 0) != (z.numpy() > 0)).sum()
     return int(count)
 
 
@@ -101,10 +107,11 @@ class Comparison:
     first: dict = field(default_factory=dict)
 
 
-def train_side_by_side(name, train_set, precision, steps):
+def train_side_by_side(name, train_set, precision, steps, device):
     """Both networks, each one with its own gradients, for `steps` steps on the same batches."""
     ours = MODELS[name].build(np.random.default_rng(0)).astype(precision)
     theirs = lenet_of_pytorch(name, ours.params)
+    ours = ours.to(device)
     sgd = SGD(MODELS[name].lr)
     sgd_of_pytorch = torch.optim.SGD(theirs.parameters(), MODELS[name].lr)
     seen = Comparison()
@@ -113,14 +120,14 @@ def train_side_by_side(name, train_set, precision, steps):
         seen.choices.append(different_choices(ours, theirs, x))
         loss, grads = gradients_by_minicnn(ours, x, labels)
         loss_of_pytorch, grads_of_pytorch = gradients_by_pytorch(theirs, x, labels)
-        apart = differences(grads, grads_of_pytorch)
+        apart = differences(on_the_host(grads), grads_of_pytorch)
         seen.first = seen.first or apart
         seen.losses.append((loss, loss_of_pytorch))
         seen.gradients.append(max(apart.values()))
         sgd.step(ours.params, grads)
         sgd_of_pytorch.step()
         params = {key: param.detach().numpy() for key, param in theirs.named_parameters()}
-        seen.weights.append(max(differences(ours.params, params).values()))
+        seen.weights.append(max(differences(on_the_host(ours.params), params).values()))
     return seen
 
 
@@ -176,18 +183,19 @@ def draw(comparisons):
 
 
 def main(argv=None):
-    options = parser(__doc__, DATA)
+    options = parser(__doc__, DATA, device="where minicnn computes; PyTorch is on the CPU")
     options.add_argument("--steps", type=positive, default=200, help="of SGD (default: 200)")
     args = options.parse_args(argv)
+    device = choose_device(args.device)
     if torch is None:
         print("PyTorch is not installed, so there is nothing to compare with: pip install torch")
         return
     train_set, _ = DATA[args.data]()
-    print(f"batches of {BATCH_SIZE} images of {train_set.name}")
+    print(f"batches of {BATCH_SIZE} images of {train_set.name}, minicnn on the {device}")
     comparisons = {}
     with threadpool_limits(1):  # so small a batch is slower on more
         for name in ("lenet", "lenet-relu"):
-            pair = [train_side_by_side(name, train_set, p, args.steps) for p in PRECISIONS]
+            pair = [train_side_by_side(name, train_set, p, args.steps, device) for p in PRECISIONS]
             tell(name, pair)
             comparisons[name] = pair
     keep(draw(comparisons), "11_side_by_side_with_pytorch", args)

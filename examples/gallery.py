@@ -13,19 +13,25 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from minicnn import Conv2D
+from minicnn.backend import DEVICES
 from minicnn.datasets import DatasetNotFound
 from minicnn.plotting import save_figure
 
 
-def parser(description: str, data: Iterable[str] = ()) -> argparse.ArgumentParser:
+def parser(
+    description: str, data: Iterable[str] = (), device: str | None = None
+) -> argparse.ArgumentParser:
     """The options of every example; `description` is its docstring, whose first line is shown.
-    `data`: the names of the data sets to choose from, if it takes one, the default first."""
+    `data`: the names of the data sets to choose from, if it takes one, the default first;
+    `device`: what it does on the one that is chosen, if it can use a GPU."""
     options = argparse.ArgumentParser(description=description.splitlines()[0])
     add = options.add_argument
     add("--out", type=folder, default="figures", help="folder of its pictures (default: figures)")
     add("--show", action="store_true", help="open each picture as well")
     if names := list(data):
         add("--data", choices=names, default=names[0], help=f"data set (default: {names[0]})")
+    if device:
+        add("--device", choices=DEVICES, default="cpu", help=f"{device} (default: cpu)")
     return options
 
 

@@ -1,14 +1,20 @@
 """The benchmarks start, and the arithmetic of their report is right; no time is asserted."""
 
+import contextlib
 import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import strict_cupy
+
+from minicnn import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sequential, lenet
+from minicnn.backend import device_of, gpu_problem
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -30,17 +36,40 @@ def run(name, *arguments, **env):
     )
 
 
-@pytest.mark.parametrize("name", ["layers", "scaling", "accuracy", "convolutions"])
-def test_starts_and_draws_its_results_again(script, tmp_path, capsys, name):
-    first = run(f"bench_{name}", "--quick", "--out", tmp_path, "--frameworks", "minicnn")
+@pytest.mark.parametrize(
+    "name, stem, options",
+    [
+        ("layers", "layers", []),
+        ("scaling", "scaling", []),
+        ("accuracy", "accuracy", []),
+        ("convolutions", "convolutions", []),
+        ("gpu", "networks", ["--device", "cpu"]),
+    ],
+)
+def test_starts_and_draws_its_results_again(script, tmp_path, capsys, name, stem, options):
+    options = [*options, "--quick", "--out", tmp_path, "--frameworks", "minicnn"]
+    first = run(f"bench_{name}", *options)
     assert first.returncode == 0, first.stderr
-    files = [tmp_path / f"{name}.{ending}" for ending in ("json", "md", "png")]
+    files = [tmp_path / f"{stem}.{ending}" for ending in ("json", "md", "png")]
     assert sorted(tmp_path.iterdir()) == files
     out = tmp_path / "again"
     script(f"bench_{name}").main(["--from", str(files[0]), "--out", str(out)])
     assert capsys.readouterr().out == first.stdout
     for file in files[:2]:
         assert (out / file.name).read_text() == file.read_text()
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [("gpu", []), *((name, ["--device", "gpu"]) for name in ("lenet", "scaling", "accuracy"))],
+)
+def test_without_a_gpu_one_sentence_says_why(tmp_path, name, options):
+    (tmp_path / "cupy.py").write_text("raise ImportError('not on this machine')")
+    result = run(f"bench_{name}", *options, "--out", tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2 and not result.stdout
+    assert result.stderr.startswith("no GPU can be used: CuPy cannot be imported (not on this")
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_lenet_runs_alone_and_says_why_pytorch_is_missing(tmp_path):
@@ -248,3 +277,215 @@ def test_seconds_to_an_accuracy(script):
     assert bench_accuracy.seconds_to(points, 0.80) == 4
     assert bench_accuracy.seconds_to(points, 0.85) == 8
     assert bench_accuracy.seconds_to(points, 0.90) is None
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """The strict double in the place of CuPy."""
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy)
+    gpu_problem.cache_clear()
+    yield strict_cupy
+    gpu_problem.cache_clear()
+
+
+@pytest.mark.parametrize("work", ["train", "infer", "layers"])
+def test_a_step_on_a_gpu_is_in_one_piece_and_waits_for_nothing(script, double, work, monkeypatch):
+    def forward(layer, x, compute=Conv2D.forward):
+        assert device_of(x) == "gpu" and len(x) == 70
+        return compute(layer, x)
+
+    monkeypatch.setattr(Conv2D, "forward", forward)
+    cell = {"layer": "Conv2D(1, 2, 3, padding=1)", "shape": (70, 1, 8, 8), "passes": 3}
+    settings = {
+        "device": "gpu",
+        "cores": 2,
+        "batch": 70,  # more than a chunk
+        "image": (1, 4, 4),
+        "net": "Sequential(Conv2D(1, 1, 3), Flatten(), Linear(4, 10))",
+        "cells": [cell | {"backward": False}, cell | {"backward": True}],
+    }
+    with getattr(script("workloads"), f"minicnn_{work}")(settings) as tasks:
+        for task in tasks:
+            task.step()
+            before = vars(double.counts).copy()
+            task.step()
+            uploads = 0 if work == "layers" else 1  # which images
+            assert vars(double.counts) == before | {"uploads": before["uploads"] + uploads}
+    assert [task.amount for task in tasks] == ([3, 3] if work == "layers" else [70])
+
+
+def test_a_batch_larger_than_the_usual_data_has_as_many_images(script):
+    workloads = script("workloads")
+    batch = 2 * workloads.IMAGES
+    assert len(workloads._minicnn_data({"batch": batch, "image": (1, 2, 2)})) == batch
+    assert next(workloads._slices(batch)) == slice(0, batch)
+    assert len(workloads._minicnn_data({"batch": 5, "image": (1, 2, 2)})) == workloads.IMAGES
+
+
+def test_a_gpu_comes_to_the_same_accuracy(script, double):
+    settings = {"model": "lenet_relu", "lr": 0.05, "momentum": 0.9, "batch": 20, "seed": 0}
+    settings |= {"data": ("digits", 500, 100), "parts": 1, "cores": 1}
+    accuracies = []
+    for device in ("cpu", "gpu"):
+        with script("workloads").minicnn_epochs(settings | {"device": device}) as (task,):
+            for _ in range(4):
+                task.step()
+            accuracies.append(task.after()["accuracy"])
+    assert accuracies[0] > 0.3
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.05)
+
+
+@pytest.mark.parametrize("framework", ["minicnn", "torch"])
+def test_the_gpu_is_waited_for_before_each_reading_of_a_clock(script, monkeypatch, framework):
+    """Two events 5 ms apart, in stand-ins for CuPy and PyTorch; a clock that counts in seconds."""
+    calls = []
+
+    class Event:
+        def __init__(self, **options):
+            assert options == ({"enable_timing": True} if framework == "torch" else {})
+
+        def record(self):
+            calls.append("event")
+            self.recorded = calls.count("event")
+
+        def elapsed_time(self, later):
+            return 5.0 * (later.recorded - self.recorded)
+
+    def synchronize():
+        calls.append("synchronize")
+
+    def clock():
+        calls.append("clock")
+        return float(len(calls))
+
+    cupy = SimpleNamespace(
+        cuda=SimpleNamespace(
+            Event=Event,
+            get_elapsed_time=Event.elapsed_time,
+            runtime=SimpleNamespace(deviceSynchronize=synchronize),
+        ),
+        get_default_memory_pool=lambda: SimpleNamespace(total_bytes=lambda: 7),
+    )
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(Event=Event, synchronize=synchronize, max_memory_reserved=lambda: 7)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    workloads = script("workloads")
+    monkeypatch.setattr(workloads.time, "perf_counter", clock)
+    task = workloads.Task(lambda: calls.append("step"), 1)
+    answer = workloads._timed_on_gpu(task, 2, framework)
+    started, *timed, ended = " ".join(calls).split(" clock")
+    assert (started, timed, ended) == ("synchronize", [" event step step event synchronize"], "")
+    assert answer == {"seconds": 6.0, "device_seconds": 0.005, "device_bytes": 7}
+
+
+def test_a_record_has_both_clocks_and_the_memory_of_the_gpu(script, monkeypatch):
+    harness = script("harness")
+
+    class Contestant(contextlib.nullcontext):
+        first_step_seconds, steps = 1.5, []
+
+        def __init__(self, settings):
+            super().__init__(self)
+            self.settings = settings
+
+        steps_for = harness.Contestant.steps_for
+
+        def run(self, steps, task=0):
+            self.steps.append(steps)
+            times = {"seconds": 2.0 * steps, "device_seconds": 1.0 * steps}
+            return times | {"amount": 8 * steps, "device_bytes": 7}
+
+    monkeypatch.setattr(harness, "Contestant", Contestant)
+    settings = {"framework": "minicnn", "device": "gpu"}
+    assert harness.race([settings], rounds=2, seconds=4) == [
+        settings
+        | {"task": 0, "rates": [4.0, 4.0], "device_rates": [8.0, 8.0]}
+        | {"first_step_seconds": 1.5, "peak_bytes": 7}
+    ]
+    assert Contestant.steps == [harness.GPU_WARM_UP, 1, 2, 2]
+
+
+LAYER_WORK = [  # bytes and operations, forward and with backward; the numbers of x, y, parameters
+    (Conv2D(3, 32, 3, padding=1), (64, 3, 32, 32), 9_178_624, 19_147_264, 113_246_208),
+    # 196,608 2,097,152 896: 4*(x + p + y), and 4*(dy + x + dp + p + dx) more; 2*y*27
+    (Linear(400, 120), (256, 400), 724_960, 2_052_000, 24_576_000),
+    # 102,400 30,720 48,120: 4*(x + p + y), and 4*(dy + x + dp + p + dx) more; 2*x*120
+    (ReLU(), (2, 5), 80, 200, 0),  # 10 10 0: 4*(x + y), and 4*(dy + y + dx) more
+    (MaxPool2D(2), (1, 1, 4, 4), 80, 176, 0),  # 16 4 0: 4*(x + y), 4*(dy + places + dx) more
+    (AvgPool2D(2), (1, 1, 4, 4), 80, 160, 0),  # 16 4 0: 4*(x + y), 4*(dy + dx) more
+    (Flatten(), (2, 1, 4, 4), 0, 0, 0),
+]
+
+
+@pytest.mark.parametrize("layer, shape, forward, both, operations", LAYER_WORK)
+def test_work_of_a_layer_by_hand(script, layer, shape, forward, both, operations):
+    layer_work = script("bench_gpu").layer_work
+    assert layer_work(layer, shape, backward=False) == (forward, operations)
+    assert layer_work(layer, shape, backward=True) == (both, 3 * operations)
+
+
+def test_work_of_a_network_by_hand(script):
+    """Two images. In numbers: x 32, convolution 20 parameters, y 16; linear 90 parameters, y 20."""
+    network_work = script("bench_gpu").network_work
+    net = Sequential(Conv2D(1, 2, 3), ReLU(), Flatten(), Linear(8, 10))
+    # multiply-adds: 16 * 9 = 144 and 20 * 8 = 160
+    forward = (32 + 20 + 16) + (16 + 16) + (16 + 90 + 20)
+    assert network_work(net, (2, 1, 4, 4), training=False) == (4 * forward, 2 * (144 + 160))
+    backward = (16 + 32 + 20) + (16 + 16 + 16) + (20 + 16 + 90 + 90 + 16)
+    rest = (20 + 20) + 5 * (20 + 90)  # logits and their gradient; SGD
+    assert network_work(net, (2, 1, 4, 4), training=True) == (
+        4 * (forward + backward + rest),
+        2 * (2 * 144 + 3 * 160),
+    )
+
+
+def test_floor_is_the_larger_of_the_two(script):
+    bench_gpu = script("bench_gpu")
+    device = bench_gpu.Peaks(bandwidth=2e12, rate=5e13)
+    assert bench_gpu.floor_seconds(bench_gpu.Work(4 * 10**6, 5 * 10**7), device) == 2e-6
+    assert bench_gpu.floor_seconds(bench_gpu.Work(4 * 10**6, 5 * 10**8), device) == 1e-5
+
+
+def test_rows_of_the_gpu(script):
+    """At 1 GB/s and 1 GFLOP/s: a pass over MaxPool2D(2) of 1x1x4x4 moves 176 bytes, and for 32
+    images LeNet takes 2 * 32 * 416,520 = 26,657,280 operations."""
+    bench_gpu = script("bench_gpu")
+    cell = {"work": "layers", "layer": "MaxPool2D(2)", "shape": [1, 1, 4, 4], "backward": True}
+    step = {"work": "infer", "net": repr(lenet()), "image": [1, 28, 28], "batch": 32}
+    gpu = {"framework": "minicnn", "device": "gpu", "rates": [1000, 1000]}
+    torch, cpu = {"framework": "torch", "rates": [4000, 2000]}, {
+        "device": "cpu",
+        "rates": [500, 500],
+    }
+    records = [cell | gpu | {"device_rates": [2000, 2000]}, cell | gpu | torch, cell | gpu | cpu]
+    records += [step | gpu, step | gpu | cpu]
+    results = {"records": records, "settings": {"device": "gpu"}}
+    rows = [bench_gpu.common_cells(record, results) for record in records]
+    assert {row[4:] for row in rows} == {(None, None)}  # nothing was measured of the device
+    records += [{"work": "copy", "rates": [1e9]}, {"work": "sgemm", "rates": [1e9, 1e9]}]
+    records += [{"work": "sgemm", "rates": [1e8]}]
+    rows = [bench_gpu.common_cells(record, results) for record in records[:5]]
+    assert rows == [
+        ("minicnn, gpu", "1,000.0", "500.0", None, "0.18", "5,681.8"),
+        ("torch, gpu", "333.3", None, pytest.approx((0.375, 0.275, 0.475)), "0.18", "1,893.9"),
+        ("minicnn, cpu", "2,000.0", None, (2.0, 2.0, 2.0), None, None),
+        ("minicnn, gpu", "32,000.0", None, None, "26,657.28", "1.2"),
+        ("minicnn, cpu", "64,000.0", None, (2.0, 2.0, 2.0), None, None),
+    ]
+
+
+def test_what_fails_in_the_middle_is_skipped_as_a_whole(script, monkeypatch):
+    bench_gpu, harness = script("bench_gpu"), script("harness")
+
+    def race(*arguments):
+        raise harness.Skipped("OutOfMemoryError: 7 of 8 GB")
+
+    monkeypatch.setattr(harness, "race", race)
+    args = SimpleNamespace(
+        frameworks=["minicnn"], device="cpu", rounds=1, seconds_per_round=1, quick=False
+    )
+    records = bench_gpu.layer_records(args, 256)
+    assert harness.skipped(records) == "\nSkipped: layers, batch 256: OutOfMemoryError: 7 of 8 GB\n"
+    assert bench_gpu.measured({"records": records}, "layers") == []

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minicnn import corr2d
+from minicnn.backend import gpu_problem
 from minicnn.datasets import sources
 
 
@@ -21,7 +22,10 @@ def test_options(gallery, tmp_path):
     args = parser.parse_args(["--out", str(tmp_path / "new" / "folder")])
     assert args.data == "fashion-mnist" and not args.show
     assert args.out == tmp_path / "new" / "folder" and args.out.is_dir()
-    assert not hasattr(gallery.parser("No data.").parse_args(["--out", str(tmp_path)]), "data")
+    args = gallery.parser("No data.").parse_args(["--out", str(tmp_path)])
+    assert not hasattr(args, "data") and not hasattr(args, "device")
+    args = gallery.parser("A device.", device="where").parse_args(["--out", str(tmp_path)])
+    assert args.device == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,28 @@ def test_missing_data_are_told_with_a_remedy(gallery, tmp_path, monkeypatch, nam
     first, *_, last = str(stopped.value).splitlines()
     assert first == f"{name}.py: Fashion-MNIST was not found:"
     assert last == "  do without it: --data digits, which are built in"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "07_lenet_layer_by_layer",
+        "08_train_lenet",
+        "09_better_lenet",
+        "10_what_lenet_sees",
+        "11_side_by_side_with_pytorch",
+    ],
+)
+def test_no_gpu_is_told_at_once(gallery, tmp_path, capsys, monkeypatch, name):
+    gpu_problem.cache_clear()
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--out", str(tmp_path), "--device", "gpu"])
+    with pytest.raises(SystemExit) as stopped:
+        gallery.run(importlib.import_module(name).main)
+    gpu_problem.cache_clear()
+    sentence = str(stopped.value.code)
+    assert sentence.startswith(f"{name}.py: no GPU can be used: CuPy cannot be imported (")
+    assert "\n" not in sentence and not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [ValueError("expected more"), OSError("expected more")])

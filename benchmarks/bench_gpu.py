@@ -1,0 +1,292 @@
+"""LeNet, a wide network and their layers on a GPU, against PyTorch there, against minicnn on the
+CPU, and against what the GPU's own bandwidth and arithmetic allow.
+
+python benchmarks/bench_gpu.py
+python benchmarks/bench_gpu.py --quick --device cpu         does it run? without a GPU
+python benchmarks/bench_gpu.py --from benchmarks/results/networks_gpu.json
+"""
+
+import argparse
+import math
+import sys
+from typing import NamedTuple
+
+import bench_layers
+import harness
+from harness import MB, Skipped, find, markdown, ratio, spread
+from matplotlib.figure import Figure
+
+import minicnn
+from minicnn import AvgPool2D, Flatten, Sequential
+from minicnn.layers import Layer
+
+BATCHES = (256, 1024, 4096, 16384)
+LARGEST_LAYER_BATCH = 4096  # a contestant keeps the arrays of all layers on the device
+SGEMM_SIZES = (4096, 8192)
+COPY_BYTES = 1 << 28  # an array, far more than a cache holds
+WIDE = (
+    "Sequential(Conv2D(3, 32, 3, padding=1), ReLU(), MaxPool2D(2), "
+    "Conv2D(32, 64, 3, padding=1), ReLU(), MaxPool2D(2), "
+    "Conv2D(64, 128, 3, padding=1), ReLU(), MaxPool2D(2), Flatten(), Linear(2048, 10))"
+)
+NETWORKS = {"LeNet": (repr(minicnn.lenet()), (1, 28, 28)), "wide": (WIDE, (3, 32, 32))}
+COLUMNS = ("contestant", "µs", "µs by events", "minicnn / it", "floor, µs", "µs / floor")
+NOTE = """
+All in float32, without TF32. A step of training is forward, loss, backward and SGD with momentum;
+one of inference ends with the classes. "µs" is by the wall clock around many steps, the device
+synchronised before each reading, after a warm-up; "µs by events" is the time between two events in
+the device's stream, in which it may have waited for the host too. "minicnn / it" is the speed of
+minicnn on the device against this contestant's, by the wall clock. Those on one device take turns,
+and the ratio is taken round by round; minicnn on the CPU comes after them, since a GPU that waits
+for it would slow down. It goes through a layer's batch in chunks, the same one each time. "peak MB"
+is what the framework held of the GPU's memory, and on the CPU what the process and its workers did.
+
+The floor is the larger of bytes / bandwidth and operations / rate, both measured in this run.
+
+- Bandwidth: bytes read and written by a copy within the device's memory. Rate: operations of the
+  fastest square product of float32 matrices.
+- Bytes, 4 for each number. Forward, a layer reads x and its parameters and writes y. Backward, it
+  reads dy, its parameters and what must be known of forward, and writes dx and the gradients of its
+  parameters. What must be known is x for a layer with parameters, y for an activation, one number
+  for each output of maximum pooling (where the maximum was), and nothing for average pooling. The
+  first layer of a network has no dx, and reads no parameters backward. Flatten has no bytes, since
+  a view will do. In training the logits are read and their gradient is written, and SGD reads
+  parameter, velocity and gradient and writes the first two. Not counted: picking and scaling the
+  images of a batch, which minicnn does in each step and PyTorch has done before; labels.
+- Operations: two for each multiply-add of the products of convolutions and linear layers, forward
+  once and backward twice, but once for the first layer of a network. Nothing else is counted.
+
+Each layer is taken as a pass of its own over memory that no cache keeps, and each product as made
+the plain way: a batch that fits in the cache, a fused layer or Winograd's algorithm may go below.
+"""
+
+
+class Work(NamedTuple):
+    """What a step cannot do without: bytes moved, and operations."""
+
+    moved_bytes: int
+    operations: int
+
+
+class Peaks(NamedTuple):
+    """What the device reaches: bytes moved and operations, each in a second."""
+
+    bandwidth: float
+    rate: float
+
+
+def layer_work(
+    layer: Layer, x_shape: tuple[int, ...], backward: bool, need_dx: bool = True
+) -> Work:
+    """Of one pass over x of `x_shape`, forward or forward and backward, counted as in NOTE."""
+    if isinstance(layer, Flatten):
+        return Work(0, 0)
+    x, y = math.prod(x_shape), math.prod(layer.output_shape(x_shape))
+    params = sum(parameter.size for parameter in layer.params.values())
+    numbers, products = x + params + y, layer.multiply_adds(x_shape)
+    if backward:
+        known = x if params else 0 if isinstance(layer, AvgPool2D) else y
+        numbers += y + known + params  # dy, and the gradients of the parameters
+        numbers += x + params if need_dx else 0
+        products *= 3 if need_dx else 2
+    return Work(4 * numbers, 2 * products)
+
+
+def network_work(net: Sequential, x_shape: tuple[int, ...], training: bool) -> Work:
+    """Of one step, counted as in NOTE."""
+    works = [
+        layer_work(layer, shape, training, need_dx=i > 0)
+        for i, (layer, shape, _) in enumerate(net.trace(x_shape))
+    ]
+    if training:
+        logits = math.prod(net.output_shape(x_shape))
+        params = sum(parameter.size for parameter in net.params.values())
+        works.append(Work(4 * (2 * logits + 5 * params), 0))
+    return Work(*map(sum, zip(*works)))
+
+
+def work_of(record: dict) -> Work:
+    """Of what a record's contestant did in one step or pass."""
+    if record["work"] == "layers":
+        layer = eval(record["layer"], vars(minicnn))
+        return layer_work(layer, tuple(record["shape"]), record["backward"])
+    net = eval(record["net"], vars(minicnn))
+    return network_work(net, (record["batch"], *record["image"]), record["work"] == "train")
+
+
+def floor_seconds(work: Work, peaks: Peaks) -> float:
+    return max(work.moved_bytes / peaks.bandwidth, work.operations / peaks.rate)
+
+
+def peaks(records: list[dict]) -> Peaks | None:
+    """The best median of what was measured of the device itself; None where that failed."""
+    best = {
+        work: max(
+            (spread(r["rates"]).median for r in records if r["work"] == work and "rates" in r),
+            default=None,
+        )
+        for work in ("copy", "sgemm")
+    }
+    return Peaks(best["copy"], best["sgemm"]) if all(best.values()) else None
+
+
+def race(args: argparse.Namespace, what: str, work: dict, tasks: int = 1) -> list[dict]:
+    """A record for each contestant and task: the frameworks on the device, in turns, and then,
+    where that is a GPU, minicnn on the CPU. If one fails after its first step, as where the
+    device's memory does not suffice, `what` is skipped as a whole."""
+    print(what, file=sys.stderr)
+    work = work | {"cores": harness.cores()}
+    frameworks = [name for name in args.frameworks if name != "torch.compile"]
+    races = [[work | {"framework": name, "device": args.device} for name in frameworks]]
+    if args.device == "gpu" and "minicnn" in frameworks:
+        races.append([work | {"framework": "minicnn", "device": "cpu"}])
+    records = []
+    try:
+        for contestants in races:
+            records += harness.race(contestants, args.rounds, args.seconds_per_round, tasks)
+    except Skipped as reason:
+        return [work | {"framework": what, "skipped": str(reason)}]
+    return records
+
+
+def layer_cells(batch: int) -> list[dict]:
+    """What to measure: each layer of both networks, once, forward and forward and backward."""
+    passes, cells = {"LeNet": bench_layers.PASSES, "wide": 1}, []
+    for network, (text, image) in NETWORKS.items():
+        trace = eval(text, vars(minicnn)).trace((batch, *image))
+        layers = dict.fromkeys((repr(layer), shape) for layer, shape, _ in trace)
+        cells += bench_layers.cells(layers, (False, True), passes[network])
+    return cells
+
+
+def measure(args: argparse.Namespace) -> list[dict]:
+    batches, sgemm_sizes, copy_bytes = args.batches, SGEMM_SIZES, COPY_BYTES
+    if args.quick:
+        batches, sgemm_sizes, copy_bytes = [4], [64], 1 << 16
+    records = []
+    probe = {"framework": "minicnn", "device": args.device, "cores": harness.cores()}
+    for work, sizes in (("sgemm", sgemm_sizes), ("copy", [copy_bytes])):
+        print(f"{work} on the {args.device}", file=sys.stderr)
+        probe |= {"work": work, "sizes": sizes}
+        records += harness.race([probe], args.rounds, args.seconds_per_round, len(sizes))
+    for network, (text, image) in NETWORKS.items():
+        for work in ("train", "infer"):
+            for batch in batches:
+                own = {"network": network, "net": text, "image": image}
+                own |= {"work": work, "batch": batch}
+                records += race(args, f"{network}, {work}, batch {batch}", own)
+    for batch in batches:
+        if batch <= LARGEST_LAYER_BATCH:
+            records += layer_records(args, batch)
+    return records
+
+
+def layer_records(args: argparse.Namespace, batch: int) -> list[dict]:
+    """A record for each contestant and cell; rates are passes a second."""
+    cells = layer_cells(batch)
+    work = {"work": "layers", "cells": cells}
+    records = race(args, f"layers, batch {batch}", work, len(cells))
+    for record in records:
+        own = record.pop("cells")
+        record.update(own[record["task"]] if "task" in record else {})
+    return records
+
+
+def step_seconds(record: dict, clock: str = "rates") -> float:
+    """Of a median round: a step of a network, or a pass of a layer."""
+    return record.get("batch", 1) / spread(record[clock]).median
+
+
+def common_cells(record: dict, results: dict) -> tuple:
+    """Cells of a table under COLUMNS."""
+    records, device = results["records"], harness.measured_on(results)
+    wanted = ("work", "layer", "shape", "backward", "net", "batch")
+    same = {key: record[key] for key in wanted if key in record}
+    ours = find(records, framework="minicnn", device=device, **same)
+    own = peaks(records) if record["device"] == device else None
+    floor = own and floor_seconds(work_of(record), own) or None  # there is none for Flatten
+    by_events = step_seconds(record, "device_rates") if "device_rates" in record else None
+    return (
+        contestant(record),
+        f"{1e6 * step_seconds(record):,.1f}",
+        by_events and f"{1e6 * by_events:,.1f}",
+        None if record is ours else ratio(ours, record),
+        floor and f"{1e6 * floor:,.2f}",
+        floor and f"{step_seconds(record) / floor:,.1f}",
+    )
+
+
+def contestant(record: dict) -> str:
+    return f"{record['framework']}, {record['device']}"
+
+
+def measured(results: dict, *works: str) -> list[dict]:
+    return [r for r in results["records"] if r["work"] in works and "rates" in r]
+
+
+def table(results: dict) -> str:
+    networks = [
+        (
+            record["network"],
+            record["work"],
+            record["batch"],
+            *common_cells(record, results),
+            f"{spread(record['rates']).median:,.0f}",
+            record["peak_bytes"] and f"{record['peak_bytes'] / MB:,.0f}",
+        )
+        for record in measured(results, "train", "infer")
+    ]
+    layers = [
+        (
+            "x".join(map(str, record["shape"])),
+            record["layer"],
+            "forward, backward" if record["backward"] else "forward",
+            *common_cells(record, results),
+        )
+        for record in measured(results, "layers")
+    ]
+    found = peaks(results["records"])
+    reached = "not measured"
+    if found:
+        reached = f"{found.bandwidth / 1e9:,.1f} GB/s, {found.rate / 1e9:,.1f} GFLOP/s"
+    return (
+        f"The {harness.measured_on(results).upper()}: {reached}.\n\n## Networks\n\n"
+        + markdown(("network", "work", "batch", *COLUMNS, "images/s", "peak MB"), networks)
+        + "\n## Layers\n\n"
+        + markdown(("x", "layer", "pass", *COLUMNS), layers)
+        + NOTE
+    )
+
+
+def figure(results: dict) -> Figure:
+    """Images per second against the batch, a panel for each network and work; dashed, the floor."""
+    own_peaks, device = peaks(results["records"]), harness.measured_on(results)
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for network, row in zip(NETWORKS, figure.subplots(2, 2)):
+        for work, axes in zip(("train", "infer"), row):
+            records = [r for r in measured(results, work) if r["network"] == network]
+            for color, name in enumerate(dict.fromkeys(map(contestant, records))):
+                shown = [r for r in records if contestant(r) == name]
+                points = [(r["batch"], spread(r["rates"])) for r in shown]
+                harness.curve(axes, points, f"C{color}o-", name)
+            batches = sorted({r["batch"] for r in records})
+            if own_peaks and batches:
+                one = {r["batch"]: r for r in records}
+                rates = [b / floor_seconds(work_of(one[b]), own_peaks) for b in batches]
+                axes.plot(batches, rates, "k--", label=f"at the floor of the {device.upper()}")
+            harness.log_ticks(axes, batches)
+            axes.set(xlabel="batch size", ylabel="images/s", yscale="log")
+            axes.set_title(f"{network}, {work}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = harness.command_line(__doc__, rounds=9, seconds=0.1, device="gpu")
+    add, told = parser.add_argument, " ".join(map(str, BATCHES))
+    add("--batches", nargs="+", type=int, default=BATCHES, metavar="N", help=f"default: {told}")
+    harness.main("networks", measure, table, figure, parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()
