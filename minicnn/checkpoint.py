@@ -83,9 +83,11 @@ def load_weights(net: Layer, path: Path | str) -> None:
     content = _read_weights(path)
     try:
         net.load_params(load(content))
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        # the last three are what safetensors makes of floats that NumPy does not have
+    except ValueError as error:
         raise ValueError(f"{path} does not hold the weights of this network: {error}") from None
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+        # the last three are what safetensors makes of floats that NumPy does not have
+        raise ValueError(f"{path} is not a file of weights: {error!r}") from None
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
