@@ -1,4 +1,4 @@
-"""A `map` over the cores: forked copies of this process, each of which takes a share of the jobs.
+"""A `map` over the cores: this process and forked copies of it take a share of the jobs each.
 
 Processes and not threads, since calls into NumPy take about 10 microseconds each in a small
 network, and threads spend as long on handing the interpreter's lock to each other. Only Linux forks
@@ -40,8 +40,8 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[list], list]]:
-    """A `map` of `work` over a list, on `workers` processes with one BLAS thread each. With one
-    worker it is this process."""
+    """A `map` of `work` over a list, on `workers` processes, this one among them, with one BLAS
+    thread each."""
 
     def quick_work(job: Any) -> Any:
         with _quick_ufuncs():
@@ -55,8 +55,8 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
             pool = stack.enter_context(ThreadPoolExecutor(workers))
             yield lambda jobs: list(pool.map(quick_work, jobs))
         else:
-            pipes = [stack.enter_context(_forked(quick_work)) for _ in range(workers)]
-            yield lambda jobs: _scatter(pipes, jobs)
+            pipes = [stack.enter_context(_forked(quick_work)) for _ in range(workers - 1)]
+            yield lambda jobs: _scatter(quick_work, pipes, jobs)
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,21 @@ class _Failure:
     traceback: str
 
 
-def _scatter(pipes: list[Connection], jobs: list) -> list:
-    """The results of the jobs, in their order; the k-th worker of n takes every n-th from k on."""
+def _work_all(work: Callable[[Any], Any], jobs: list) -> "list | _Failure":
     try:
-        for k, pipe in enumerate(pipes):
-            pipe.send(jobs[k :: len(pipes)])
-        answers = [pipe.recv() for pipe in pipes]
+        return [work(job) for job in jobs]
+    except Exception as error:
+        return _Failure(error, traceback.format_exc())
+
+
+def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) -> list:
+    """The results of the jobs, in order. Of n workers the k-th takes every n-th from k on. The
+    first is this process, so that it need not wait, nor be woken up."""
+    workers = len(pipes) + 1
+    try:
+        for k, pipe in enumerate(pipes, 1):
+            pipe.send(jobs[k::workers])
+        answers = [_work_all(work, jobs[::workers]), *(pipe.recv() for pipe in pipes)]
     except BaseException as error:
         for pipe in pipes:  # an answer left unread would be taken for one to the next jobs
             pipe.close()
@@ -82,8 +91,8 @@ def _scatter(pipes: list[Connection], jobs: list) -> list:
     results = [None] * len(jobs)
     for k, answer in enumerate(answers):
         if isinstance(answer, _Failure):
-            raise answer.error from RuntimeError(f"in a worker process:\n{answer.traceback}")
-        results[k :: len(pipes)] = answer
+            raise answer.error from RuntimeError(f"in one of the workers:\n{answer.traceback}")
+        results[k::workers] = answer
     return results
 
 
@@ -99,12 +108,7 @@ def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
         ours.close()
         with contextlib.suppress(EOFError, ConnectionError):
             while True:
-                jobs = theirs.recv()
-                try:
-                    answer = [work(job) for job in jobs]
-                except Exception as error:
-                    answer = _Failure(error, traceback.format_exc())
-                theirs.send(answer)
+                theirs.send(_work_all(work, theirs.recv()))
 
     process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
     try:

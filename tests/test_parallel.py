@@ -133,8 +133,8 @@ def test_results_come_in_order_however_long_each_takes(platform, monkeypatch):
 def test_so_many_processes_work_and_end_with_the_block(monkeypatch):
     with worker_map(lambda _: (time.sleep(0.05), os.getpid())[1], 3) as map_:
         workers = set(map_(range(9)))
-        assert len(workers) == 3 and os.getpid() not in workers
-    for worker in workers:
+        assert len(workers) == 3 and os.getpid() in workers
+    for worker in workers - {os.getpid()}:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
 
@@ -157,51 +157,51 @@ def test_all_cores_work_unless_told_otherwise(new_net, small_digits, monkeypatch
 
 
 def test_a_worker_that_dies_is_missed():
-    with worker_map(lambda _: os._exit(1), 2) as map_:
+    this = os.getpid()
+    with worker_map(lambda _: os.getpid() == this or os._exit(1), 2) as map_:
         with pytest.raises(ChildProcessError, match="a worker process died"):
             map_([1, 2])
 
 
 def test_a_worker_that_was_killed_is_missed():
     with worker_map(lambda _: os.getpid(), 2) as map_:
-        os.kill(map_([1, 2])[0], signal.SIGKILL)
+        os.kill(map_([1, 2])[1], signal.SIGKILL)
         with pytest.raises(ChildProcessError, match="a worker process died"):
             map_([1, 2])
 
 
 def test_no_answer_is_taken_for_that_of_other_jobs():
-    with worker_map(lambda x: x, 2) as map_:
+    with worker_map(lambda x: x, 3) as map_:
         with pytest.raises((AttributeError, pickle.PicklingError)):
-            map_([1, lambda: 1])  # the second does not go through a pipe
+            map_([1, 2, lambda: 1])  # the third does not go through a pipe
         with pytest.raises(OSError, match="closed"):
-            map_([5, 6])
+            map_([5, 6, 7])
 
 
 def test_a_worker_ends_whatever_the_signals_do_here():
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with worker_map(lambda _: os.getpid(), 2) as map_:
-            workers = map_([1, 2])
+            _, worker = map_([1, 2])
     finally:
         signal.signal(signal.SIGTERM, before)
-    for worker in workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(worker, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
 
 
 def test_workers_end_when_their_parent_is_killed():
     script = """
 import os, time
 from minicnn.workers import worker_map
-with worker_map(lambda _: os.getpid(), 2) as map_:
-    print(*map_([1, 2]), flush=True)
+with worker_map(lambda _: os.getpid(), 3) as map_:
+    print(*map_([1, 2, 3]), flush=True)
     time.sleep(60)
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
     workers = [int(pid) for pid in parent.stdout.readline().split()]
     parent.kill()
     assert parent.stderr.read() == ""  # at its end none of the three has it open any more
-    assert len(workers) == 2
+    assert len(workers) == 3
     parent.communicate()
 
 

@@ -713,8 +713,8 @@ def alive(pid):
 def test_a_process_that_is_told_to_end_or_killed_leaves_a_run_to_go_on_with(run, tmp_path):
     """While it trains the run is locked; it leaves no worker behind; killed, it loses the steps
     since the last checkpoint only, and its lock is gone with it."""
-    options = ["train", "--data", "digits", "--batch-size", 100, "--epochs", 3]
-    options += ["--workers", 2, "--momentum", 0.9, "--save-every", 1, "--out"]
+    options = ["train", "--data", "digits", "--batch-size", 150, "--epochs", 3]
+    options += ["--workers", 3, "--momentum", 0.9, "--save-every", 1, "--out"]
     assert run(*options, tmp_path / "whole")[0] == 0
     for number, status in (signal.SIGTERM, 143), (signal.SIGKILL, -9):
         folder = tmp_path / number.name
@@ -735,7 +735,7 @@ def test_a_process_that_is_told_to_end_or_killed_leaves_a_run_to_go_on_with(run,
             if number == signal.SIGKILL:
                 os.kill(children[0], signal.SIGCONT)
         _, err = process.communicate(timeout=10)
-        told = f"minicnn train --resume {folder} --workers 2 --save-every 1\n" in err
+        told = f"minicnn train --resume {folder} --workers 3 --save-every 1\n" in err
         assert told == (number == signal.SIGTERM)
         for _ in range(100):
             if not any(map(alive, children)):
