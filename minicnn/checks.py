@@ -28,7 +28,7 @@ def pair(name: str, value: int | Pair, minimum: int) -> Pair:
 def check_float(owner: object, x: Array) -> None:
     """Raises ValueError unless x is an array of floats."""
     array_module(x)
-    if not np.issubdtype(x.dtype, np.floating):
+    if x.dtype.kind != "f":
         raise ValueError(
             f"{owner} expected a float array but got {x.dtype}: images of bytes, for example, "
             f"become floats as x.astype('float32') / 255"

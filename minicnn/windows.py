@@ -61,6 +61,11 @@ class Window:
         span = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel))
         object.__setattr__(self, "span", span)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether an entry may lie in two windows."""
+        return any(s < span for s, span in zip(self.stride, self.span))
+
     def output_size(self, size: Pair) -> Pair:
         """(OH, OW) for an image of `size` (H, W). Raises ValueError if no window fits."""
         for axis, h, padding, d, k, span in zip(

@@ -21,7 +21,8 @@ is linear, and col2im is its transpose. With groups the channels are split, in a
 each group is a convolution of its own: the products are stacks of `groups` matrices.
 
 The columns are formed a few output rows at a time, so that they stay in the cache, and again in
-backward, which costs about what reading them back would; so all that has to be kept is x.
+backward, which costs about what reading them back would; so all that has to be kept is x. Where
+there are few output channels, two rows of outputs count as twice the channels, as in rows.py.
 
 Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998;
 K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for document
@@ -45,6 +46,7 @@ from minicnn.checks import (
 )
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.base import Gradients, Layer
+from minicnn.layers.rows import Rows
 from minicnn.windows import Window, batch_first, im2col
 
 
@@ -109,16 +111,14 @@ class Conv2D(Layer):
         check_float(self, x)
         check_device(self, "x", x, self.params["weight"])
         n, o, oh, ow = self.output_shape(x.shape)
-        weight = self._weight(x.dtype)
-        bias = self.params["bias"][:, None, None, None] if "bias" in self.params else 0
-        windows = self.window.view(self.window.pad(x))  # (C, KH, KW, OH, OW, N)
-        xp = array_module(x)
-        y = xp.empty((o, oh, ow, n), x.dtype)
-        for rows in _row_blocks(windows, weight):
-            columns = im2col(windows[:, :, :, rows]).reshape(self.groups, weight.shape[2], -1)
-            y_rows = y[:, rows]
-            xp.add((weight @ columns).reshape(y_rows.shape), bias, out=y_rows)  # (1)
-        return batch_first(y), x
+        rows = Rows.together(self.window, o // self.groups, oh)
+        weight = self._matrix(rows, x.dtype)
+        bias = self.params["bias"][:, None, None, None, None] if "bias" in self.params else 0
+        windows = rows.window.view(self.window.pad(x))  # (C, KH, KW, OH/R, OW, N)
+        y = array_module(x).empty((o, oh // rows.count, rows.count, ow, n), x.dtype)
+        for block in _blocks(windows, weight):
+            _forward_block(windows[:, :, :, block], weight, bias, y[:, block].swapaxes(1, 2))
+        return batch_first(y.reshape(o, oh, ow, n)), x
 
     def backward(
         self, dy: Array, saved: Array, need_dx: bool = True
@@ -126,31 +126,49 @@ class Conv2D(Layer):
         x = saved
         check_gradient(self, dy, self.output_shape(x.shape))
         check_device(self, "dy", dy, x)
-        weight = self._weight(x.dtype)
+        n, o, oh, ow = dy.shape
+        rows = Rows.together(self.window, o // self.groups, oh)
+        weight = self._matrix(rows, x.dtype)
         padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
-        windows = self.window.view(padded)  # (C, KH, KW, OH, OW, N)
+        windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
+        dy_rows = dy.reshape(o, oh // rows.count, rows.count, ow, n).swapaxes(1, 2)
         xp = array_module(x)
         dpadded = xp.zeros_like(padded) if need_dx else None
         dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
-        for rows in _row_blocks(windows, weight):
-            columns = im2col(windows[:, :, :, rows])
-            dy_rows = dy[:, rows].reshape(*weight.shape[:2], -1)
-            dweight += columns.reshape(*dweight.shape[:2], -1) @ dy_rows.transpose(0, 2, 1)  # (2)
-            if need_dx:
-                dcolumns = (weight.transpose(0, 2, 1) @ dy_rows).reshape(columns.shape)  # (3)
-                self.window.col2im(dcolumns, self.window.slab(dpadded, rows))  # (4)
-        grads = {"weight": dweight.transpose(0, 2, 1).reshape(self.params["weight"].shape)}
+        for block in _blocks(windows, weight):
+            slab = rows.window.slab(dpadded, block) if need_dx else None
+            dy_block = dy_rows[:, :, block].reshape(*weight.shape[:2], -1)
+            _backward_block(windows[:, :, :, block], weight, dy_block, dweight, rows.window, slab)
+        dspread = dweight.transpose(0, 2, 1).reshape(o, rows.count, -1, *rows.window.kernel)
+        grads = {"weight": rows.gather(dspread)}
         if "bias" in self.params:
             grads["bias"] = dy.sum(axis=(1, 2, 3))  # (5)
         return (self.window.unpad(dpadded) if need_dx else None), grads  # (4)
 
-    def _weight(self, dtype: np.dtype) -> Array:
-        """The weight as one matrix a group, (groups, O/groups, C/groups*KH*KW)."""
-        weight = self.params["weight"].astype(dtype, copy=False)
-        return weight.reshape(self.groups, self.out_channels // self.groups, -1)
+    def _matrix(self, rows: Rows, dtype: np.dtype) -> Array:
+        """The weight as one matrix a group, (groups, O/groups*R, C/groups*KH*KW)."""
+        spread = rows.spread(self.params["weight"].astype(dtype, copy=False))
+        return spread.reshape(self.groups, self.out_channels // self.groups * rows.count, -1)
 
 
-def _row_blocks(windows: Array, weight: Array) -> Iterator[slice]:
+def _forward_block(windows: Array, weight: Array, bias: Array | int, y: Array) -> None:
+    """Writes to y (O, R, OH/R, OW, N), a view. What it takes for itself is free again for the next
+    block, which finds it in the cache."""
+    columns = im2col(windows).reshape(weight.shape[0], weight.shape[2], -1)
+    array_module(y).add((weight @ columns).reshape(y.shape), bias, out=y)  # (1)
+
+
+def _backward_block(
+    windows: Array, weight: Array, dy: Array, dweight: Array, window: Window, slab: Array | None
+) -> None:
+    """Adds to dweight, which is transposed, and to the slab of dpadded unless it is None."""
+    dweight += im2col(windows).reshape(*dweight.shape[:2], -1) @ dy.transpose(0, 2, 1)  # (2)
+    if slab is not None:
+        dcolumns = (weight.transpose(0, 2, 1) @ dy).reshape(windows.shape)  # (3)
+        window.col2im(dcolumns, slab)  # (4)
+
+
+def _blocks(windows: Array, weight: Array) -> Iterator[slice]:
     """Cuts the output rows of windows (C, KH, KW, OH, OW, N) into blocks whose columns stay in the
     cache, but are large beside the weight, whose gradient each block adds to."""
     oh = windows.shape[3]

@@ -130,7 +130,10 @@ class AvgPool2D(Pool2D):
         dtaps = dtaps * self._share(saved, dtaps)  # (4)
         dpadded = array_module(dy).zeros(self.window.padded_shape(saved), dy.dtype)
         for dtap in self.window.taps(dpadded):
-            dtap += dtaps
+            if self.window.overlaps:
+                dtap += dtaps
+            else:
+                dtap[...] = dtaps  # all that these entries get
         return self.window.unpad(dpadded), {}
 
     def _sum(self, x: Array) -> Array:

@@ -9,7 +9,7 @@ view with the batch last, where the rows of features already lie in memory.
 
 import math
 
-from minicnn.backend import Array, array_module
+from minicnn.backend import Array
 from minicnn.checks import Shape, check_gradient
 from minicnn.layers.base import Gradients, Layer
 
@@ -27,7 +27,8 @@ class Flatten(Layer):
 
     def forward(self, x: Array) -> tuple[Array, Shape]:
         n, d = self.output_shape(x.shape)
-        return array_module(x).moveaxis(x, 0, -1).reshape(d, n).T, x.shape  # (1)
+        batch_last = x.transpose(*range(1, x.ndim), 0)
+        return batch_last.reshape(d, n).T, x.shape  # (1)
 
     def backward(
         self, dy: Array, saved: Shape, need_dx: bool = True
@@ -36,4 +37,4 @@ class Flatten(Layer):
         if not need_dx:
             return None, {}
         n, *sizes = saved
-        return array_module(dy).moveaxis(dy.T.reshape(*sizes, n), -1, 0), {}  # (2)
+        return dy.T.reshape(*sizes, n).transpose(-1, *range(len(sizes))), {}  # (2)
