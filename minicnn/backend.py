@@ -1,6 +1,7 @@
 """Where arrays live: NumPy on the host, CuPy on a GPU. The only file that imports CuPy."""
 
 import functools
+import sys
 from importlib import metadata
 from types import ModuleType
 
@@ -51,6 +52,12 @@ def scratch_bytes(x: Array) -> int:
     """How many bytes of intermediate results are worth making at once where `x` lives: what stays
     in a CPU core's cache; far more on a GPU, which wants few and large pieces of work."""
     return 1 << 18 if device_of(x) == "cpu" else 1 << 28
+
+
+def small_product(x: Array) -> int:
+    """How many multiplications a small product of matrices has, where `x` lives: OpenBLAS copies
+    the matrices of a larger one before it starts. On a GPU all products count as small."""
+    return 1_000_000 if device_of(x) == "cpu" else sys.maxsize
 
 
 def synchronize(device: str) -> None:

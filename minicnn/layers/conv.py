@@ -33,7 +33,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minicnn.backend import Array, array_module, scratch_bytes
+from minicnn.backend import Array, array_module, scratch_bytes, small_product
 from minicnn.checks import (
     Pair,
     Shape,
@@ -155,7 +155,7 @@ def _forward_block(windows: Array, weight: Array, bias: Array | int, y: Array) -
     """Writes to y (O, R, OH/R, OW, N), a view. What it takes for itself is free again for the next
     block, which finds it in the cache."""
     columns = im2col(windows).reshape(weight.shape[0], weight.shape[2], -1)
-    array_module(y).add((weight @ columns).reshape(y.shape), bias, out=y)  # (1)
+    array_module(y).add(_product(weight, columns).reshape(y.shape), bias, out=y)  # (1)
 
 
 def _backward_block(
@@ -164,8 +164,24 @@ def _backward_block(
     """Adds to dweight, which is transposed, and to the slab of dpadded unless it is None."""
     dweight += im2col(windows).reshape(*dweight.shape[:2], -1) @ dy.transpose(0, 2, 1)  # (2)
     if slab is not None:
-        dcolumns = (weight.transpose(0, 2, 1) @ dy).reshape(windows.shape)  # (3)
+        dcolumns = _product(weight.transpose(0, 2, 1), dy).reshape(windows.shape)  # (3)
         window.col2im(dcolumns, slab)  # (4)
+
+
+def _product(weight: Array, columns: Array) -> Array:
+    """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products with a
+    piece of the columns each, unless these would be narrow."""
+    (groups, m, k), length = weight.shape, columns.shape[2]
+    pieces = 1
+    while m * k * length > pieces * small_product(weight):
+        pieces *= 2
+    if pieces == 1 or length % pieces or length // pieces < 128:
+        return weight @ columns
+    xp = array_module(weight)
+    y = xp.empty((groups, m, length), weight.dtype)
+    columns = columns.reshape(groups, k, pieces, -1).swapaxes(1, 2)
+    xp.matmul(weight[:, None], columns, out=y.reshape(groups, m, pieces, -1).swapaxes(1, 2))
+    return y
 
 
 def _blocks(windows: Array, weight: Array) -> Iterator[slice]:
