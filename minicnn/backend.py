@@ -48,6 +48,16 @@ def to_device(x: Array, device: str) -> Array:
     return cupy.asarray(x)
 
 
+def aligned_empty(size: int, like: Array) -> Array:
+    """An unset array (size,) of the type of `like`, where that lives, which begins with a line of
+    the cache: so a BLAS is up to a third faster at small products than where NumPy puts arrays."""
+    if device_of(like) == "gpu":
+        return array_module(like).empty(size, like.dtype)
+    memory = np.empty(size * like.itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size * like.itemsize].view(like.dtype)
+
+
 def scratch_bytes(x: Array) -> int:
     """How many bytes of intermediate results are worth making at once where `x` lives: what stays
     in a CPU core's cache; far more on a GPU, which wants few and large pieces of work."""

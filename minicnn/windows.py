@@ -41,9 +41,14 @@ def batch_first(x: Array) -> Array:
     return x.transpose(3, 0, 1, 2)
 
 
-def im2col(windows: Array) -> Array:
-    """windows (C, KH, KW, OH, OW, N), or some of their rows, copied out: C-contiguous."""
-    return array_module(windows).ascontiguousarray(windows)  # (3)
+def im2col(windows: Array, memory: Array | None = None) -> Array:
+    """windows (C, KH, KW, OH, OW, N), or some of their rows, copied out: C-contiguous, and at the
+    beginning of one-dimensional `memory` if that is given."""
+    if memory is None:
+        memory = array_module(windows).empty(windows.size, windows.dtype)
+    columns = memory[: windows.size].reshape(windows.shape)
+    columns[...] = windows  # (3)
+    return columns
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ COMPUTING = {  # functions of an array, or of a list of them: the keywords that 
     **dict.fromkeys(("max", "min", "any", "all"), ("axis", "keepdims")),
     **dict.fromkeys(("sum", "prod", "mean", "argmax", "argmin"), ("axis", "dtype", "keepdims")),
     **dict.fromkeys(("concatenate", "stack", "repeat", "take"), ("axis",)),
-    **dict.fromkeys(("ascontiguousarray", "clip", "dot", "matmul"), ()),
+    **dict.fromkeys(("ascontiguousarray", "clip", "dot"), ()),
 }
 WAITING = dict.fromkeys(("argwhere", "bincount", "nonzero", "unique"), ())
 KEEPING = {  # what makes a view, or a copy that lies in memory as x does
@@ -180,7 +180,6 @@ def _function(name):
     function = getattr(np.ndarray, name, None) or getattr(np, name)
     keywords = (COMPUTING | WAITING | KEEPING)[name]
     wrap = ndarray if name in KEEPING else _result
-    convert = _array if name == "matmul" else _argument
     wraps_around = {"mode": "wrap"} if name == "take" else {}
 
     def call(x, *args, **options):
@@ -189,7 +188,7 @@ def _function(name):
             _count("waits", name)
         x = list(map(_array, x)) if isinstance(x, (list, tuple)) else _array(x)
         with np.errstate(all="ignore"):
-            return wrap(function(x, *map(convert, args), **options, **wraps_around))
+            return wrap(function(x, *map(_argument, args), **options, **wraps_around))
 
     return call
 
@@ -220,6 +219,15 @@ def _as_array(x):
     return ndarray(np.array(host, order="F" if host.flags.fnc else "C"))
 
 
+def _matmul(x, y, out=None):
+    with np.errstate(all="ignore"):
+        product = _result(np.matmul(_array(x), _array(y)))
+    if out is None:
+        return product
+    _array(out)[...] = product._memory
+    return out
+
+
 def _where(*args):
     if len(args) == 1:
         _count("waits", "where of one argument")
@@ -235,6 +243,7 @@ _stream = SimpleNamespace(synchronize=lambda: _count("waits", "synchronize"))
 cupy = SimpleNamespace(
     ndarray=ndarray,
     asarray=_as_array,
+    matmul=_matmul,
     where=_where,
     lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided)),
     cuda=SimpleNamespace(

@@ -270,7 +270,7 @@ def test_a_gpu_takes_a_batch_and_all_rows_of_its_images_at_once(
     train_set, net = small_digits[0].to("gpu"), new_net().to("gpu")
     products, matmul = [], strict_cupy.cupy.matmul
     monkeypatch.setattr(
-        strict_cupy.cupy, "matmul", lambda x, y: (products.append(1), matmul(x, y))[1]
+        strict_cupy.cupy, "matmul", lambda *args, **kw: (products.append(1), matmul(*args, **kw))[1]
     )
     with batch_gradients(net, train_set, 1000) as gradients:
         gradients(to_device(np.arange(1000), "gpu"))

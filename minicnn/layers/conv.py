@@ -29,11 +29,9 @@ K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural netwo
 processing", 2006, for im2col.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from minicnn.backend import Array, array_module, scratch_bytes, small_product
+from minicnn.backend import Array, aligned_empty, array_module, scratch_bytes, small_product
 from minicnn.checks import (
     Pair,
     Shape,
@@ -115,9 +113,15 @@ class Conv2D(Layer):
         weight = self._matrix(rows, x.dtype)
         bias = self.params["bias"][:, None, None, None, None] if "bias" in self.params else 0
         windows = rows.window.view(self.window.pad(x))  # (C, KH, KW, OH/R, OW, N)
-        y = array_module(x).empty((o, oh // rows.count, rows.count, ow, n), x.dtype)
-        for block in _blocks(windows, weight):
-            _forward_block(windows[:, :, :, block], weight, bias, y[:, block].swapaxes(1, 2))
+        xp = array_module(x)
+        y = xp.empty((o, oh // rows.count, rows.count, ow, n), x.dtype)
+        blocks = _blocks(windows, weight)
+        memory = aligned_empty(windows[:, :, :, blocks[0]].size, x)
+        for block in blocks:
+            columns = im2col(windows[:, :, :, block], memory)
+            columns = columns.reshape(self.groups, weight.shape[2], -1)
+            y_block = y[:, block].swapaxes(1, 2)
+            xp.add(_product(weight, columns).reshape(y_block.shape), bias, out=y_block)  # (1)
         return batch_first(y.reshape(o, oh, ow, n)), x
 
     def backward(
@@ -135,10 +139,17 @@ class Conv2D(Layer):
         xp = array_module(x)
         dpadded = xp.zeros_like(padded) if need_dx else None
         dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
-        for block in _blocks(windows, weight):
-            slab = rows.window.slab(dpadded, block) if need_dx else None
-            dy_block = dy_rows[:, :, block].reshape(*weight.shape[:2], -1)
-            _backward_block(windows[:, :, :, block], weight, dy_block, dweight, rows.window, slab)
+        blocks = _blocks(windows, weight)
+        memory = aligned_empty(windows[:, :, :, blocks[0]].size, x)
+        dy_memory = aligned_empty(dy_rows[:, :, blocks[0]].size, x)
+        for block in blocks:
+            columns = im2col(windows[:, :, :, block], memory)
+            matrix = columns.reshape(*dweight.shape[:2], -1)
+            dy_block = im2col(dy_rows[:, :, block], dy_memory).reshape(*weight.shape[:2], -1)
+            dweight += matrix @ dy_block.transpose(0, 2, 1)  # (2)
+            if need_dx:  # the columns have been used, and dcolumns take their place
+                _product(weight.transpose(0, 2, 1), dy_block, out=matrix)  # (3)
+                rows.window.col2im(columns, rows.window.slab(dpadded, block))  # (4)
         dspread = dweight.transpose(0, 2, 1).reshape(o, rows.count, -1, *rows.window.kernel)
         grads = {"weight": rows.gather(dspread)}
         if "bias" in self.params:
@@ -151,44 +162,27 @@ class Conv2D(Layer):
         return spread.reshape(self.groups, self.out_channels // self.groups * rows.count, -1)
 
 
-def _forward_block(windows: Array, weight: Array, bias: Array | int, y: Array) -> None:
-    """Writes to y (O, R, OH/R, OW, N), a view. What it takes for itself is free again for the next
-    block, which finds it in the cache."""
-    columns = im2col(windows).reshape(weight.shape[0], weight.shape[2], -1)
-    array_module(y).add(_product(weight, columns).reshape(y.shape), bias, out=y)  # (1)
-
-
-def _backward_block(
-    windows: Array, weight: Array, dy: Array, dweight: Array, window: Window, slab: Array | None
-) -> None:
-    """Adds to dweight, which is transposed, and to the slab of dpadded unless it is None."""
-    dweight += im2col(windows).reshape(*dweight.shape[:2], -1) @ dy.transpose(0, 2, 1)  # (2)
-    if slab is not None:
-        dcolumns = _product(weight.transpose(0, 2, 1), dy).reshape(windows.shape)  # (3)
-        window.col2im(dcolumns, slab)  # (4)
-
-
-def _product(weight: Array, columns: Array) -> Array:
+def _product(weight: Array, columns: Array, out: Array | None = None) -> Array:
     """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products with a
     piece of the columns each, unless these would be narrow."""
     (groups, m, k), length = weight.shape, columns.shape[2]
     pieces = 1
     while m * k * length > pieces * small_product(weight):
         pieces *= 2
-    if pieces == 1 or length % pieces or length // pieces < 128:
-        return weight @ columns
     xp = array_module(weight)
-    y = xp.empty((groups, m, length), weight.dtype)
+    if pieces == 1 or length % pieces or length // pieces < 128:
+        return xp.matmul(weight, columns, out=out)
+    y = xp.empty((groups, m, length), weight.dtype) if out is None else out
     columns = columns.reshape(groups, k, pieces, -1).swapaxes(1, 2)
     xp.matmul(weight[:, None], columns, out=y.reshape(groups, m, pieces, -1).swapaxes(1, 2))
     return y
 
 
-def _blocks(windows: Array, weight: Array) -> Iterator[slice]:
+def _blocks(windows: Array, weight: Array) -> list[slice]:
     """Cuts the output rows of windows (C, KH, KW, OH, OW, N) into blocks whose columns stay in the
     cache, but are large beside the weight, whose gradient each block adds to."""
     oh = windows.shape[3]
     row_bytes = max(1, windows.nbytes // oh)
     block_bytes = max(scratch_bytes(windows), 4 * weight.nbytes)
     size = max(1, min(oh, block_bytes // row_bytes))
-    return (slice(first, min(first + size, oh)) for first in range(0, oh, size))
+    return [slice(first, min(first + size, oh)) for first in range(0, oh, size)]
