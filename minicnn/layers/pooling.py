@@ -116,6 +116,7 @@ class AvgPool2D(Pool2D):
 
     def forward(self, x: Array) -> tuple[Array, Shape]:
         check_float(self, x)
+        self.output_shape(x.shape)
         y = self._sum(x)  # (3)
         y *= self._share(x.shape, y)  # (3)
         return batch_first(y), x.shape
@@ -138,9 +139,9 @@ class AvgPool2D(Pool2D):
 
     def _sum(self, x: Array) -> Array:
         """The sum of each window of x (N, C, H, W), as (C, OH, OW, N)."""
-        n, *sizes = self.output_shape(x.shape)
-        y = array_module(x).zeros((*sizes, n), x.dtype)
-        for tap in self.window.taps(self.window.pad(x)):
+        taps = self.window.taps(self.window.pad(x))
+        y = next(taps).copy()
+        for tap in taps:
             y += tap
         return y
 
