@@ -74,8 +74,8 @@ def torch_train(settings: dict) -> Iterator[list[Task]]:
 
 @contextlib.contextmanager
 def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
-    """The classes of random images of bytes, in chunks over the cores like minicnn.evaluate; on a
-    GPU in one piece."""
+    """The classes of images of bytes, in chunks over the cores like minicnn.evaluate; on a GPU in
+    one piece."""
     import numpy as np
 
     from minicnn.parallel import CHUNK_SIZE, worker_count
@@ -83,16 +83,17 @@ def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
 
     net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
     size = CHUNK_SIZE if net.device == "cpu" else batch
-    rng = np.random.default_rng(0)
+    parts = _slices(batch)
 
-    def classes(chunk: np.ndarray) -> np.ndarray:
+    def classes(chunk: slice) -> np.ndarray:
         return net(data.batch(chunk)[0]).argmax(axis=1)
 
     with worker_map(classes, worker_count(net, batch, settings["cores"])) as map_:
 
         def step() -> None:
-            index = rng.integers(len(data), size=batch)
-            map_([index[first : first + size] for first in range(0, batch, size)])
+            part = next(parts)
+            firsts = range(part.start, part.stop, size)
+            map_([slice(first, min(first + size, part.stop)) for first in firsts])
 
         yield [Task(step, batch)]
 

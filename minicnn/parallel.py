@@ -36,7 +36,7 @@ def worker_count(net: Layer, images: int, workers: int | None) -> int:
     """How many workers share `images` images: as many as there are chunks, up to `workers`; one for
     a GPU."""
     workers = cores() if workers is None else integer("workers", workers, 1)
-    return 1 if net.device == "gpu" else min(workers, len(_chunks(net, np.arange(images))))
+    return 1 if net.device == "gpu" else min(workers, len(_chunks(net, range(images))))
 
 
 def gradients(
@@ -99,14 +99,14 @@ def batch_gradients(
 def loss_and_correct(net: Layer, data: Dataset, workers: int | None = None) -> tuple[float, int]:
     """(mean loss, how many are classified correctly) of all images of `data`."""
 
-    def work(chunk: Array) -> tuple[Array, Array]:
-        x, labels = data.batch(chunk, net.dtype)
+    def work(chunk: range) -> tuple[Array, Array]:
+        x, labels = data.batch(slice(chunk.start, chunk.stop), net.dtype)
         logits = net(x)
         loss, _ = softmax_cross_entropy(logits, labels)
         return loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
     with worker_map(work, worker_count(net, len(data), workers)) as map_:
-        losses, corrects = zip(*map_(_chunks(net, np.arange(len(data)))))
+        losses, corrects = zip(*map_(_chunks(net, range(len(data)))))
     return float(sum(losses)), int(sum(corrects))  # (1)
 
 
@@ -118,7 +118,7 @@ def _shared(params: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def _chunks(net: Layer, index: Array) -> list[Array]:
+def _chunks(net: Layer, index: Array | range) -> list[Array | range]:
     size = GPU_CHUNK_SIZE if net.device == "gpu" else CHUNK_SIZE
     size = len(index) if net.whole_batch else size
     return [index[first : first + size] for first in range(0, len(index), size)]
