@@ -218,11 +218,12 @@ def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
 
     net = _initial_net(settings).to(_device(settings))
     train, test = (data.to(net.device) for data in _datasets(settings))
-    optimizer, parts = SGD(settings["lr"], settings["momentum"]), _parts(settings, len(train))
+    optimizer = SGD(settings["lr"], **settings["sgd"])
+    parts = _parts(settings, len(train))
     with batch_gradients(net, train, settings["batch"], settings["cores"]) as gradients:
 
         def step() -> None:
-            for index in next(parts):
+            for index, optimizer.lr in next(parts):
                 _, _, grads = gradients(index)
                 optimizer.step(net.params, grads)
 
@@ -250,11 +251,11 @@ def torch_epochs(settings: dict) -> Iterator[list[Task]]:
         for data in (train, test)
     )
     forward = torch.compile(net) if settings["framework"] == "torch.compile" else net
-    optimizer = torch.optim.SGD(net.parameters(), settings["lr"], settings["momentum"])
+    optimizer = torch.optim.SGD(net.parameters(), settings["lr"], **settings["sgd"])
     parts = _parts(settings, len(train))
 
     def step() -> None:
-        for numbers in next(parts):
+        for numbers, optimizer.param_groups[0]["lr"] in next(parts):
             index = torch.from_numpy(numbers).to(device)
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(forward(x[index]), labels[index]).backward()
@@ -338,25 +339,33 @@ def _datasets(settings: dict) -> tuple[Any, Any]:
 
 
 def _initial_net(settings: dict) -> Any:
+    """The network with He's weights."""
     import numpy as np
 
-    import minicnn
+    from minicnn.initializers import he_normal
 
-    return getattr(minicnn, settings["model"])(np.random.default_rng(settings["seed"]))
+    net, rng = _minicnn_net(settings | {"device": "cpu"}), np.random.default_rng(settings["seed"])
+    for layer in net.layers:
+        if "weight" in layer.params:
+            layer.params["weight"] = he_normal(layer.params["weight"].shape, rng)
+    return net
 
 
-def _parts(settings: dict, n: int) -> Iterator[list[Any]]:
-    """The batches of each part of each epoch, in the order of minicnn.fit."""
+def _parts(settings: dict, n: int) -> Iterator[list[tuple[Any, float]]]:
+    """The batches of each part of each epoch and their learning rates, as minicnn.fit has them."""
     import numpy as np
 
+    from minicnn import cosine
     from minicnn.datasets import batches
 
-    for epoch in itertools.count():
+    for epoch in range(settings["epochs"]):
         rng = np.random.default_rng((settings["seed"], epoch))
         steps = batches(n, settings["batch"], rng)
+        done = (np.arange(len(steps)) / len(steps) + epoch) / settings["epochs"]
+        rated = [(index, settings["lr"] * cosine(share)) for index, share in zip(steps, done)]
         bounds = np.linspace(0, len(steps), settings["parts"] + 1).astype(int)
         for first, end in itertools.pairwise(bounds):
-            yield steps[first:end]
+            yield rated[first:end]
 
 
 def _timed(task: Task, steps: int) -> dict:

@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 import strict_cupy
 
-from minicnn import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sequential, lenet
+from minicnn import (
+    AvgPool2D,
+    Conv2D,
+    Flatten,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    lenet,
+    lenet_relu,
+)
 from minicnn.backend import device_of, gpu_problem
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -85,12 +95,15 @@ def test_lenet_runs_alone_and_says_why_pytorch_is_missing(tmp_path):
     assert all(len(record["rates"]) == 2 and min(record["rates"]) > 0 for record in measured)
 
 
+SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+
+
 def test_pytorch_does_the_same_work(script):
     """From the same weights, over the same batches, to the same accuracy; and its other tasks."""
     pytest.importorskip("torch")
     workloads = script("workloads")
-    settings = {"model": "lenet_relu", "lr": 0.02, "momentum": 0.9, "batch": 20, "seed": 0}
-    settings |= {"data": ("digits", 1000, 300), "parts": 2, "cores": 1}
+    settings = {"net": repr(lenet_relu()), "lr": 0.02, "sgd": SGD, "batch": 20, "seed": 0}
+    settings |= {"data": ("digits", 1000, 300), "parts": 2, "epochs": 2, "cores": 1}
     accuracies = []
     for framework in ("minicnn", "torch"):
         settings["framework"] = framework
@@ -323,8 +336,8 @@ def test_a_batch_larger_than_the_usual_data_has_as_many_images(script):
 
 
 def test_a_gpu_comes_to_the_same_accuracy(script, double):
-    settings = {"model": "lenet_relu", "lr": 0.05, "momentum": 0.9, "batch": 20, "seed": 0}
-    settings |= {"data": ("digits", 500, 100), "parts": 1, "cores": 1}
+    settings = {"net": repr(lenet_relu()), "lr": 0.02, "sgd": SGD, "batch": 20, "seed": 0}
+    settings |= {"data": ("digits", 500, 100), "parts": 1, "epochs": 4, "cores": 1}
     accuracies = []
     for device in ("cpu", "gpu"):
         with script("workloads").minicnn_epochs(settings | {"device": device}) as (task,):
