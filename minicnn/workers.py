@@ -77,8 +77,8 @@ def _work_all(work: Callable[[Any], Any], jobs: list) -> "list | _Failure":
 
 def _receive(pipe: Connection) -> Any:
     """What comes next; asks for it for a while before it sleeps, since waking up takes 0.1 ms."""
-    end = time.perf_counter() + 0.001
-    while not pipe.poll() and time.perf_counter() < end:
+    end = time.monotonic() + 0.001
+    while not pipe.poll() and time.monotonic() < end:
         pass
     return pipe.recv()
 
