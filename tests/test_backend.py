@@ -14,6 +14,7 @@ import minicnn
 from minicnn import backend
 from minicnn.backend import (
     DeviceError,
+    aligned_empty,
     array_module,
     choose_device,
     device_of,
@@ -220,6 +221,14 @@ def test_arrays_know_their_module_and_move_between_devices(install):
     assert array_module(host.sum()) is np
     assert to_device(there, "gpu") is there
     assert to_device(host, "cpu") is to_device(there, "cpu") is host
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_memory_that_begins_with_a_line_of_the_cache(dtype):
+    for size in (0, 1, 1000):
+        memory = aligned_empty(size, np.ones(3, dtype))
+        memory[...] = 1
+        assert (memory.shape, memory.dtype, memory.ctypes.data % 64) == ((size,), dtype, 0)
 
 
 @pytest.mark.parametrize("x", [[1.0, 2.0], 1.0, None])

@@ -8,8 +8,20 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from minicnn import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sigmoid, Tanh, reference
+from minicnn import (
+    AvgPool2D,
+    Conv2D,
+    Flatten,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Tanh,
+    layers,
+    reference,
+)
 from minicnn.gradcheck import check_gradients
+from minicnn.layers.rows import Rows
 
 
 class Case(NamedTuple):
@@ -359,3 +371,40 @@ def test_sizes_that_are_no_sizes(layer, names, values):
 def test_hyper_parameters_that_do_not_go_together(layer, arguments, message):
     with pytest.raises(ValueError, match=message):
         layer(**VALID[layer] | arguments)
+
+
+@pytest.mark.parametrize("limit", [10**9, 30_000, 100])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_product_is_the_same_in_pieces(limit, given, monkeypatch):
+    """In one, in four, and in one again, since the pieces would be too narrow."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(layers.conv, "small_product", lambda x: limit)
+    weight, columns = rng.standard_normal((2, 3, 40)), rng.standard_normal((2, 40, 640))
+    out = np.empty((2, 3, 640)) if given else None
+    product = layers.conv._product(weight, columns, out=out)
+    assert out is None or product is out
+    np.testing.assert_allclose(product, np.einsum("gmk,gkl->gml", weight, columns), atol=1e-12)
+
+
+@pytest.mark.parametrize("oh", [3, 4])
+@pytest.mark.parametrize("stride", [1, (2, 1)])
+@pytest.mark.parametrize("groups, channels", [(1, 16), (1, 17), (2, 32), (2, 34)])
+def test_two_rows_together_give_what_one_gives(oh, stride, groups, channels, monkeypatch):
+    """Where rows are even and channels few they are taken together, and nowhere else."""
+    rng = np.random.default_rng(0)
+    layer = Conv2D(2, channels, (7, 2), stride, groups=groups, rng=rng).astype(np.float64)
+    sh = layer.window.stride[0]
+    x = rng.standard_normal((2, 2, 7 + (oh - 1) * sh, 4))
+    counts = []
+
+    def results():
+        y, saved = layer.forward(x)
+        dx, grads = layer.backward(np.cos(y), saved)
+        counts.append(Rows.together(layer.window, channels // groups, oh).count)
+        return y, dx, grads["weight"], grads["bias"]
+
+    found = results()
+    monkeypatch.setattr(Rows, "together", lambda window, channels, height: Rows(window, 1))
+    for one, other in zip(found, results()):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    assert counts == [2 if oh == 4 and channels // groups <= 16 else 1, 1]
