@@ -50,9 +50,14 @@ def measure(args: argparse.Namespace) -> list[dict]:
                 record["skipped"] = str(reason)
         for part in range(PARTS * epochs):
             print(f"epoch {part / PARTS:.2f} of {epochs}", file=sys.stderr)
-            for record, contestant in running:
-                answer = contestant.run(1) if part else contestant.first
-                record.setdefault("rounds", []).append(answer)
+            for record, contestant in running.copy():
+                try:
+                    answer = contestant.run(1) if part else contestant.first
+                except Skipped as reason:
+                    record["skipped"] = str(reason)
+                    running.remove((record, contestant))
+                else:
+                    record.setdefault("rounds", []).append(answer)
     return records
 
 

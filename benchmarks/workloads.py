@@ -223,8 +223,9 @@ def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
     with batch_gradients(net, train, settings["batch"], settings["cores"]) as gradients:
 
         def step() -> None:
-            for index, optimizer.lr in next(parts):
+            for index, lr in next(parts):
                 _, _, grads = gradients(index)
+                optimizer.lr = lr
                 optimizer.step(net.params, grads)
 
         def after() -> dict:
@@ -255,7 +256,8 @@ def torch_epochs(settings: dict) -> Iterator[list[Task]]:
     parts = _parts(settings, len(train))
 
     def step() -> None:
-        for numbers, optimizer.param_groups[0]["lr"] in next(parts):
+        for numbers, lr in next(parts):
+            optimizer.param_groups[0]["lr"] = lr
             index = torch.from_numpy(numbers).to(device)
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(forward(x[index]), labels[index]).backward()

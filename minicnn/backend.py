@@ -65,8 +65,9 @@ def scratch_bytes(x: Array) -> int:
 
 
 def small_product(x: Array) -> int:
-    """How many multiplications a small product of matrices has, where `x` lives: OpenBLAS copies
-    the matrices of a larger one before it starts. On a GPU all products count as small."""
+    """How many multiplications a small product of matrices has, where `x` lives: on processors with
+    AVX-512 OpenBLAS copies the matrices of a larger one before it starts. On a GPU all products
+    count as small."""
     return 1_000_000 if device_of(x) == "cpu" else sys.maxsize
 
 

@@ -67,16 +67,13 @@ def _is_no_loss(path: Path) -> bool:
 
 
 def new_run(folder: Path | str | None, config: dict) -> Path:
-    """Makes the folder of a run, one named after its model, data and time if None, and writes its
-    config. Raises ValueError for a folder that is in use."""
+    """Makes the folder of a run, one named after its model, data and time if None. Raises
+    ValueError for a folder that is in use."""
     if folder is None:
-        folder = _new_folder(f"runs/{config['model']}-{config['data']}")
-    else:
-        check_unused(folder)
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    save_config(folder, config)
-    return folder
+        return _new_folder(f"runs/{config['model']}-{config['data']}")
+    check_unused(folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
 
 
 def save_config(folder: Path, config: dict) -> None:
@@ -168,8 +165,9 @@ def open_run(folder: Path | str) -> tuple[Layer, dict]:
         origin = {name: metadata[name] for name in ORIGIN}
         net = MODELS[origin["model"]].build(None)
         _, outputs = net.output_shape(INPUT_SHAPE)
-        if [type(name) for name in origin["classes"]] != [str] * outputs:
-            raise ValueError(f"expected the names of {outputs} classes, got {origin['classes']!r}")
+        classes = origin["classes"]
+        if type(classes) is not list or [type(name) for name in classes] != [str] * outputs:
+            raise ValueError(f"expected the names of {outputs} classes, got {classes!r}")
         if not isinstance(origin["data"], str):
             raise ValueError(f"expected the name of a data set, got {origin['data']!r}")
     except (ValueError, KeyError, TypeError) as error:

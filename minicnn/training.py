@@ -273,7 +273,10 @@ def estimate_seconds(
 
 
 def check_fit(net: Layer, data: Dataset) -> None:
-    """Raises ValueError, with the shapes, unless `net` turns the images into a score a class."""
+    """Raises ValueError, with the shapes, unless `net` turns the images into a score a class, and
+    there is at least one."""
+    if len(data) == 0:
+        raise ValueError(f"expected at least one image of {data.name} but got none")
     shape = (1, *data.images.shape[1:])
     scores = net.output_shape(shape)
     if scores != (1, len(data.classes)):

@@ -9,8 +9,10 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+FORKING = threading.Lock()  # a copy made meanwhile would keep the other end of a pipe open
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of a core, in so many microseconds
 
 
@@ -75,6 +78,19 @@ def _work_all(work: Callable[[Any], Any], jobs: list) -> "list | _Failure":
         return _Failure(error, traceback.format_exc())
 
 
+def _pickled(answer: "list | _Failure") -> bytes:
+    """The answer for the pipe, or if it does not go through, a failure that says so."""
+    try:
+        if isinstance(answer, _Failure):
+            pickle.loads(pickle.dumps(answer.error))  # which not every exception survives
+        return pickle.dumps(answer)
+    except Exception as error:
+        if not isinstance(answer, _Failure):
+            answer = _Failure(error, traceback.format_exc())
+        told = f"{type(answer.error).__name__}: {answer.error}"
+        return pickle.dumps(_Failure(RuntimeError(told), answer.traceback))
+
+
 def _receive(pipe: Connection) -> Any:
     """What comes next; asks for it for a while before it sleeps, since waking up takes 0.1 ms."""
     end = time.monotonic() + 0.001
@@ -100,7 +116,8 @@ def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) ->
     results = [None] * len(jobs)
     for k, answer in enumerate(answers):
         if isinstance(answer, _Failure):
-            raise answer.error from RuntimeError(f"in one of the workers:\n{answer.traceback}")
+            told = RuntimeError(f"in a worker process:\n{answer.traceback}")
+            raise answer.error from (told if k else answer.error.__cause__)
         results[k::workers] = answer
     return results
 
@@ -109,7 +126,6 @@ def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) ->
 def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
     """A copy of this process that answers each list of jobs with the list of their results, or
     with what was raised. It ends with this block, or when this process does."""
-    ours, theirs = multiprocessing.Pipe()
 
     def serve() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
@@ -117,25 +133,27 @@ def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
         ours.close()
         with contextlib.suppress(EOFError, ConnectionError):
             while True:
-                theirs.send(_work_all(work, _receive(theirs)))
+                theirs.send_bytes(_pickled(_work_all(work, _receive(theirs))))
 
     process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
     try:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with warnings.catch_warnings():
-                # Python 3.12 on warns of threads; BLAS stops and starts its own around a fork
-                warnings.simplefilter("ignore", DeprecationWarning)
-                process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
+        with FORKING:
+            ours, theirs = multiprocessing.Pipe()
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                with warnings.catch_warnings():
+                    # Python 3.12 on warns of threads; BLAS stops and starts its own around a fork
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
         yield ours
     finally:
         if process.pid is not None:
             process.kill()
             process.join()
-        ours.close()
+            ours.close()
 
 
 @contextlib.contextmanager

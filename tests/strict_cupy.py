@@ -220,11 +220,13 @@ def _as_array(x):
 
 
 def _matmul(x, y, out=None):
+    x, y = _array(x), _array(y)
     with np.errstate(all="ignore"):
-        product = _result(np.matmul(_array(x), _array(y)))
-    if out is None:
-        return product
-    _array(out)[...] = product._memory
+        if out is None:
+            return _result(np.matmul(x, y))
+        if np.shares_memory(_array(out), x) or np.shares_memory(_array(out), y):
+            raise ValueError("out is one of the operands")
+        np.matmul(x, y, out=_array(out))
     return out
 
 

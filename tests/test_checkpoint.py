@@ -12,7 +12,7 @@ from PIL import Image
 
 from minicnn import lenet, lenet_relu
 from minicnn.checkpoint import load_weights, save_weights, write_atomically
-from minicnn.runs import WEIGHTS, new_run, open_run, save_epoch
+from minicnn.runs import WEIGHTS, new_run, open_run, save_config, save_epoch
 from minicnn.training import History
 
 
@@ -180,22 +180,22 @@ def test_a_file_system_that_cannot_flush_folders_will_do(tmp_path, monkeypatch):
 CONFIG = {"model": "lenet-relu", "data": "digits", "classes": list("0123456789")}
 
 
-def test_a_new_run_gets_a_folder_with_its_config(tmp_path, monkeypatch):
+def test_a_new_run_gets_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in None, tmp_path / "a" / "b":
         made = new_run(folder, CONFIG)
         assert made == folder or made.match("runs/lenet-relu-digits-*")
-        assert [path.name for path in made.iterdir()] == ["config.json"]
+        assert list(made.iterdir()) == []
+        save_config(made, CONFIG)
         assert json.loads((made / "config.json").read_text()) == CONFIG
 
 
 def test_a_run_is_never_written_over(tmp_path):
-    new_run(tmp_path, {"a": 0})  # ends before its first epoch does
-    new_run(tmp_path, {"a": 1})
+    save_config(new_run(tmp_path, CONFIG), CONFIG)  # ends before its first epoch does
+    save_config(new_run(tmp_path, CONFIG), CONFIG)
     save_weights(lenet(), tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=f"{tmp_path} is not empty"):
-        new_run(tmp_path, {"a": 2})
-    assert json.loads((tmp_path / "config.json").read_text()) == {"a": 1}
+        new_run(tmp_path, CONFIG)
 
 
 def test_a_run_can_be_opened_after_each_epoch(tmp_path):
@@ -211,8 +211,7 @@ def test_a_run_can_be_opened_after_each_epoch(tmp_path):
         assert stored == json.loads(json.dumps(dataclasses.asdict(history)))
         with Image.open(folder / "curves.png") as picture:
             assert picture.format == "PNG"
-    names = ["best.safetensors", "config.json", "curves.png", "history.json"]
-    names += ["weights.safetensors"]
+    names = ["best.safetensors", "curves.png", "history.json", "weights.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
@@ -223,7 +222,8 @@ BROKEN = {
     "another model": ({"model": "alexnet"}, f"{NO_ORIGIN}.*'alexnet'"),
     "a list of models": ({"model": ["lenet"]}, f"{NO_ORIGIN}.*list"),
     "a number of data": ({"data": 1}, f"{NO_ORIGIN}.*the name of a data set, got 1"),
-    "no classes": ({"classes": None}, f"{NO_ORIGIN}.*NoneType"),
+    "no classes": ({"classes": None}, f"{NO_ORIGIN}.*10 classes, got None"),
+    "classes by name": ({"classes": dict.fromkeys("0123456789")}, f"{NO_ORIGIN}.*10 classes"),
     "one class": ({"classes": ["0"]}, f"{NO_ORIGIN}.*10 classes, got .'0'"),
 }
 
@@ -239,14 +239,29 @@ def test_a_folder_that_is_no_run_is_refused(changes, sentence, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "metadata",
-    [None, {"format": "pt"}, {"minicnn": "{"}, {"minicnn": "[]"}, {"minicnn": "[" * 100_000}],
-    ids=["none", "another", "no JSON", "a list", "deep"],
+    "metadata, sentence",
+    [
+        (None, "has no metadata of minicnn"),
+        ({"format": "pt"}, "has no metadata of minicnn"),
+        ({"minicnn": "{}"}, "is damaged"),
+    ],
 )
-def test_weights_that_others_wrote_are_not_a_run(metadata, tmp_path):
+def test_weights_that_others_wrote_are_not_a_run(metadata, sentence, tmp_path):
     safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / WEIGHTS, metadata)
-    with pytest.raises(ValueError, match=f"{WEIGHTS} has no metadata of minicnn"):
+    with pytest.raises(ValueError, match=f"{WEIGHTS} {sentence}"):
         open_run(tmp_path)
+
+
+def test_weights_whose_sum_is_gone_are_damaged(tmp_path):
+    """Else any byte of them could change, and they would count as another program's."""
+    save_weights(lenet(), tmp_path / WEIGHTS, CONFIG | {"model": "lenet"})
+    content = (tmp_path / WEIGHTS).read_bytes()
+    for place in range(content.index(b"sha256"), content.index(b"sha256") + 90):
+        damaged = content[:place] + bytes([content[place] ^ 32]) + content[place + 1 :]
+        (tmp_path / WEIGHTS).write_bytes(damaged)
+        for read in lambda: open_run(tmp_path), lambda: load_weights(lenet(), tmp_path / WEIGHTS):
+            with pytest.raises(ValueError, match=f"{WEIGHTS} is damaged"):
+                read()
 
 
 def test_an_edited_config_changes_nothing(tmp_path):

@@ -378,3 +378,5 @@ def test_eight_processes_on_an_empty_cache_download_once(world, server):
     bar = f"{TRAIN_LABELS}.gz:   0%|          | 0.00/{size}.0 "
     assert sum(bar in stderr for stderr in told) == 1
     assert not any("Downloading" in stderr for stderr in told)  # no log
+    waiting = f"waiting for another process to download into {world / 'files'}\n"
+    assert any(waiting in stderr for stderr in told)

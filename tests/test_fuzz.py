@@ -71,7 +71,7 @@ def test_idx_files(content, tmp_path_factory):
 
 
 DTYPES = {"F32": 4, "F64": 8, "F16": 2, "BF16": 2, "I64": 8, "U8": 1, "BOOL": 1, "F9": 1}
-NUMBERS = st.integers(-1, 40) | st.sampled_from([2**31, 2**63, 2**64 - 1, 10**30])
+NUMBERS = st.integers(-1, 40) | st.sampled_from([2**31, 2**63, 2**64 - 1, 10**400])
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -94,14 +94,11 @@ def tensors(draw):
 def safetensors_files(draw):
     """Names, types, shapes and places of two arrays or so, and data that fit them or not."""
     names = st.sampled_from(["weight", "bias", "../../bias", "__metadata__", ""])
-    header = draw(
-        st.just(
-            {
-                "weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
-                "bias": {"dtype": "F32", "shape": [2], "data_offsets": [24, 32]},
-            }
-        )
-    ) | draw(st.dictionaries(names, tensors(), max_size=2))
+    right = {
+        "weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "bias": {"dtype": "F32", "shape": [2], "data_offsets": [24, 32]},
+    }
+    header = right | draw(st.dictionaries(names, tensors(), max_size=2))
     content = draw(st.just(json.dumps(header)) | st.just("[" * 2000)).encode()
     content += draw(st.sampled_from([b"", b"", b" ", b"}", content[1:]]))
     length = draw(st.just(len(content)) | st.just(len(content)) | NUMBERS) % 2**64
@@ -209,7 +206,8 @@ def test_forged_checkpoints(unfinished, capsys):
         status = cli.main(["train", "--workers", "1", "--resume", str(unfinished)])
         out, err = capsys.readouterr()
         assert status in (0, 2)
-        assert status == 0 or all(line.startswith("minicnn: ") for line in err.splitlines())
+        lines = err.splitlines()
+        assert status == 0 or (lines and all(line.startswith("minicnn: ") for line in lines))
         statuses.add(status)
 
     resume()

@@ -373,15 +373,20 @@ def test_hyper_parameters_that_do_not_go_together(layer, arguments, message):
         layer(**VALID[layer] | arguments)
 
 
-@pytest.mark.parametrize("limit", [10**9, 30_000, 100])
 @pytest.mark.parametrize("given", [False, True])
-def test_a_product_is_the_same_in_pieces(limit, given, monkeypatch):
-    """In one, in four, and in one again, since the pieces would be too narrow."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("limit, pieces", [(10**9, 1), (30_000, 4), (10_000, 1), (100, 1)])
+def test_a_product_is_the_same_in_pieces(limit, pieces, given, monkeypatch):
+    """In one, in four, and in one again: of eight each would be narrow, and more do not go into
+    640."""
+    rng, shapes, matmul = np.random.default_rng(0), [], np.matmul
     monkeypatch.setattr(layers.conv, "small_product", lambda x: limit)
+    monkeypatch.setattr(
+        np, "matmul", lambda a, b, out: (shapes.append(b.shape[-1]), matmul(a, b, out=out))[1]
+    )
     weight, columns = rng.standard_normal((2, 3, 40)), rng.standard_normal((2, 40, 640))
     out = np.empty((2, 3, 640)) if given else None
     product = layers.conv._product(weight, columns, out=out)
+    assert shapes == [640 // pieces]
     assert out is None or product is out
     np.testing.assert_allclose(product, np.einsum("gmk,gkl->gml", weight, columns), atol=1e-12)
 

@@ -275,7 +275,42 @@ def test_an_exception_in_a_worker_shows_where_it_was_raised():
         with pytest.raises(ZeroDivisionError) as caught:
             map_([1, 0])
         assert "return 1 / x" in str(caught.value.__cause__)
+        with pytest.raises(ZeroDivisionError) as caught:
+            map_([0, 1])
+        assert caught.value.__cause__ is None  # it was here, where its own traceback tells
         assert map_([2, 4]) == [0.5, 0.25]
+
+
+class TwoArguments(Exception):
+    def __init__(self, one, other):
+        super().__init__(one)
+
+
+def test_what_does_not_go_through_a_pipe_is_told():
+    def work(job):
+        if job == "raise":
+            raise TwoArguments("both are needed", 1)
+        return (lambda: job) if job == "a function" else job
+
+    with worker_map(work, 2) as map_:
+        with pytest.raises(RuntimeError, match="TwoArguments: both are needed") as caught:
+            map_(["", "raise"])
+        assert "in work" in str(caught.value.__cause__)
+        with pytest.raises(RuntimeError, match="(AttributeError|PicklingError): .*local"):
+            map_(["", "a function"])
+        assert map_([1, 2]) == [1, 2]
+
+
+def test_an_interruption_of_our_own_share_ends_the_map():
+    def work(job):
+        if job == "interrupt":
+            raise KeyboardInterrupt
+        return bytes(1 << 20)  # more than a pipe holds
+
+    with worker_map(work, 3) as map_:
+        assert list(map(len, map_([1, 2, 3]))) == [1 << 20] * 3
+        with pytest.raises(KeyboardInterrupt):
+            map_(["interrupt", 2, 3])
 
 
 @pytest.mark.parametrize(

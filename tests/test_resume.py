@@ -2,6 +2,7 @@
 
 import builtins
 import copy
+import contextlib
 import dataclasses
 import errno
 import json
@@ -745,6 +746,18 @@ def test_a_process_that_is_told_to_end_or_killed_leaves_a_run_to_go_on_with(run,
         assert checkpoints(folder)
         assert run(*RESUME, folder)[0] == 0
         assert files(folder) == files(tmp_path / "whole")
+
+
+def test_the_config_of_a_run_in_use_is_not_written_over(run, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def locked(folder):
+        raise ValueError("in use")
+        yield
+
+    runs.save_config(tmp_path, {"lr": 1})
+    monkeypatch.setattr(runs, "locked", locked)
+    assert run(*TRAIN, "--lr", 2, "--out", tmp_path) == (2, "", "minicnn: in use\n")
+    assert json.loads((tmp_path / "config.json").read_text()) == {"lr": 1}
 
 
 def test_what_a_run_leaves_that_died_before_its_first_checkpoint_is_no_loss(tmp_path):

@@ -372,3 +372,10 @@ def test_divergence_in_the_last_step_is_found_in_the_test_set(new_net, small_dig
             optimizer=optimizer,
             **QUIET,
         )
+
+
+def test_no_images_are_refused(new_net, small_digits):
+    with pytest.raises(ValueError, match="expected at least one image of digits but got none"):
+        evaluate(new_net(), small_digits[1][:0])
+    with pytest.raises(ValueError, match="at least one image"):
+        fit(new_net(), small_digits[0][:0], progress=False)

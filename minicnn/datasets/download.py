@@ -27,7 +27,7 @@ def download(mirrors: Sequence[str], md5: dict[str, str], folder: Path) -> None:
     if mirrors:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / LOCK, wait=True):
+            with locked(folder / LOCK, f"waiting for another process to download into {folder}"):
                 for mirror in mirrors:
                     problem = _fetch_all(mirror, md5, folder)
                     if not problem:

@@ -57,6 +57,8 @@ class Conv2D(Layer):
     params: weight (out_channels, in_channels/groups, KH, KW), Glorot-uniform from `rng`; bias
     (out_channels,), zeros, absent with `bias=False`. Without `rng` the weights differ from run to
     run.
+
+    Where x is not finite, the row of outputs beside those that see it may be nan too: see rows.py.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class Conv2D(Layer):
 
 def _product(weight: Array, columns: Array, out: Array | None = None) -> Array:
     """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products with a
-    piece of the columns each, unless these would be narrow."""
+    piece of the columns each, unless these would be narrow or of different widths."""
     (groups, m, k), length = weight.shape, columns.shape[2]
     pieces = 1
     while m * k * length > pieces * small_product(weight):
