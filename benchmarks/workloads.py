@@ -78,17 +78,17 @@ def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
     one piece."""
     import numpy as np
 
-    from minicnn.parallel import CHUNK_SIZE, worker_count
+    from minicnn.parallel import EVALUATION_CHUNK_SIZES, worker_count
     from minicnn.workers import worker_map
 
     net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
-    size = CHUNK_SIZE if net.device == "cpu" else batch
+    size = EVALUATION_CHUNK_SIZES["cpu"] if net.device == "cpu" else batch
     parts = _slices(batch)
 
     def classes(chunk: slice) -> np.ndarray:
         return net(data.batch(chunk)[0]).argmax(axis=1)
 
-    with worker_map(classes, worker_count(net, batch, settings["cores"])) as map_:
+    with worker_map(classes, worker_count(net, batch, settings["cores"], size)) as map_:
 
         def step() -> None:
             part = next(parts)

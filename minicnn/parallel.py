@@ -27,16 +27,16 @@ from minicnn.losses import softmax_cross_entropy
 from minicnn.workers import cores, worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
-GPU_CHUNK_SIZE = 4096  # images in evaluation: enough to fill it, not its memory
+EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # there is no tape, but not all memory is ours
 
 BatchGradients = Callable[[Array], tuple[Array, Array, Gradients]]
 
 
-def worker_count(net: Layer, images: int, workers: int | None) -> int:
-    """How many workers share `images` images: as many as there are chunks, up to `workers`; one for
-    a GPU."""
+def worker_count(net: Layer, images: int, workers: int | None, size: int = CHUNK_SIZE) -> int:
+    """How many workers share `images` images: as many as there are chunks of `size`, up to
+    `workers`; one for a GPU."""
     workers = cores() if workers is None else integer("workers", workers, 1)
-    return 1 if net.device == "gpu" else min(workers, len(_chunks(net, range(images))))
+    return 1 if net.device == "gpu" else min(workers, len(_chunks(net, range(images), size)))
 
 
 def gradients(
@@ -80,7 +80,7 @@ def batch_gradients(
                 weights[name][...] = parameter
             loss, correct = 0.0, 0
             total = {name: np.zeros_like(weight) for name, weight in weights.items()}
-            chunks = _chunks(net, index)
+            chunks = _chunks(net, index, CHUNK_SIZE)
             for first in range(0, len(chunks), len(slots)):
                 jobs = [
                     (slot, chunk, len(chunk) / len(index))
@@ -105,8 +105,9 @@ def loss_and_correct(net: Layer, data: Dataset, workers: int | None = None) -> t
         loss, _ = softmax_cross_entropy(logits, labels)
         return loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
-    with worker_map(work, worker_count(net, len(data), workers)) as map_:
-        losses, corrects = zip(*map_(_chunks(net, range(len(data)))))
+    size = EVALUATION_CHUNK_SIZES[net.device]
+    with worker_map(work, worker_count(net, len(data), workers, size)) as map_:
+        losses, corrects = zip(*map_(_chunks(net, range(len(data)), size)))
     return float(sum(losses)), int(sum(corrects))  # (1)
 
 
@@ -118,8 +119,7 @@ def _shared(params: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def _chunks(net: Layer, index: Array | range) -> list[Array | range]:
-    size = GPU_CHUNK_SIZE if net.device == "gpu" else CHUNK_SIZE
+def _chunks(net: Layer, index: Array | range, size: int) -> list[Array | range]:
     size = len(index) if net.whole_batch else size
     return [index[first : first + size] for first in range(0, len(index), size)]
 

@@ -311,7 +311,7 @@ def test_evaluation_on_a_gpu_is_cut_so_that_memory_suffices(
     monkeypatch.setattr(
         Sequential, "__call__", lambda net, x: (sizes.append(len(x)), call(net, x))[1]
     )
-    monkeypatch.setattr(parallel, "GPU_CHUNK_SIZE", 120)
+    monkeypatch.setitem(parallel.EVALUATION_CHUNK_SIZES, "gpu", 120)
     found = evaluate(net.to("gpu"), test_set.to("gpu"), workers=2)
     assert sizes == [120, 120, 60]
     np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -33,7 +33,12 @@ from minicnn import (
     reference,
     workers,
 )
-from minicnn.parallel import CHUNK_SIZE, batch_gradients, loss_and_correct
+from minicnn.parallel import (
+    CHUNK_SIZE,
+    EVALUATION_CHUNK_SIZES,
+    batch_gradients,
+    loss_and_correct,
+)
 from minicnn.workers import worker_map
 
 
@@ -152,7 +157,8 @@ def test_all_cores_work_unless_told_otherwise(new_net, small_digits, monkeypatch
     for count in (None, 2, 7):
         with batch_gradients(new_net(), small_digits[0], 4 * CHUNK_SIZE, count):
             pass
-        loss_and_correct(new_net(), small_digits[0][: 4 * CHUNK_SIZE], count)
+        images = 4 * EVALUATION_CHUNK_SIZES["cpu"]
+        loss_and_correct(new_net(), small_digits[0][:images], count)
     assert asked == [3, 3, 2, 2, 4, 4]
 
 
