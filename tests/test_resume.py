@@ -432,6 +432,15 @@ def test_without_a_whole_checkpoint_there_is_no_going_on(unfinished, run):
     assert last == f"minicnn: {unfinished} has no checkpoint that is whole: start a new run"
 
 
+def test_a_clock_that_goes_backwards_changes_nothing(unfinished, run, tmp_path, monkeypatch):
+    """The last checkpoint is the one with the most steps, whatever its date."""
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    os.utime(runs.checkpoints(unfinished)[-1], (0, 0))
+    assert "going on with" in run(*RESUME, unfinished)[1]
+    run(*TRAIN, "--epochs", 3, "--out", tmp_path / "whole")
+    assert files(unfinished) == files(tmp_path / "whole")
+
+
 def test_what_a_killed_process_left_half_written_is_removed(unfinished, run):
     left = [unfinished / ".history.json.7.part", unfinished / "checkpoints" / ".1-1.7.part"]
     for path in left:
