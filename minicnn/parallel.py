@@ -57,7 +57,7 @@ def batch_gradients(
 ) -> Iterator[BatchGradients]:
     """A function index -> (loss, correct, grads) for batches of up to `batch_size` images, that
     shares the work out to up to `workers` processes (all cores if None)."""
-    workers = worker_count(net, batch_size, workers)
+    workers = worker_count(net, min(batch_size, len(data)), workers)
     if net.device == "gpu":
         yield lambda index: gradients(net, data, index)
         return

@@ -146,7 +146,8 @@ def _announce(
     schedule = "" if config["schedule"] == "constant" else f" ({config['schedule']} schedule)"
     place = f"the {net.device}"
     if net.device == "cpu":
-        place += f" with {number(worker_count(net, batch_size, args.workers), 'worker')}"
+        workers = worker_count(net, min(batch_size, len(train_set)), args.workers)
+        place += f" with {number(workers, 'worker')}"
     parameters = sum(parameter.size for parameter in net.params.values())
     print(
         f"{config['model']}, {parameters:,} parameters, on {train_set.name} "

@@ -237,6 +237,13 @@ def test_a_folder_that_holds_something_else_is_refused(command, sentence, run, t
     assert [path.read_text() for path in tmp_path.iterdir()] == ["keep me"]
 
 
+def test_a_batch_may_be_larger_than_the_data(run, tmp_path):
+    options = ["--data", "digits", "--epochs", 1, "--workers", 99]
+    status, out, _ = run("train", *options, "--batch-size", 10**30, "--out", tmp_path)
+    assert status == 0
+    assert "with 16 workers" in out  # 1,000 digits are 16 chunks
+
+
 def test_a_run_of_unknown_data_is_refused(run, tmp_path):
     origin = {"model": "lenet", "data": "cifar", "classes": list("0123456789")}
     path = tmp_path / "weights.safetensors"
