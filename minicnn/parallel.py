@@ -27,7 +27,7 @@ from minicnn.losses import softmax_cross_entropy
 from minicnn.workers import cores, worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
-EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # there is no tape, but not all memory is ours
+EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape there is room for more
 
 BatchGradients = Callable[[Array], tuple[Array, Array, Gradients]]
 

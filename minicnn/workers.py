@@ -1,4 +1,4 @@
-"""A `map` over the cores: this process and forked copies of it take a share of the jobs each.
+"""A `map` over the cores: this process and forked copies of it each take a share of the jobs.
 
 Processes and not threads, since calls into NumPy take about 10 microseconds each in a small
 network, and threads spend as long on handing the interpreter's lock to each other. Only Linux forks
