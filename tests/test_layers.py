@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from rounding import assert_equal_but_for_rounding, sizes
 
 from minicnn import (
     AvgPool2D,
@@ -124,33 +125,39 @@ LAYOUTS = {
 }
 
 
-@functools.cache
-def expected(name):
-    """x, dy and the parameters of a case, of numbers that float32 can hold, and what the loops
-    make of them: the output under "y", dx under "x", each other gradient under its name."""
-    case = CASES[name]
-    rng = np.random.default_rng(list(name.encode()))
-
-    def draw(shape):
-        return rng.standard_normal(shape, np.float32).astype(np.float64)
-
-    x = VALUES[case.values](draw(case.shape))
-    layer = case.make(**case.options)
-    params = {key: draw(parameter.shape) for key, parameter in layer.params.items()}
+def loops(case, x, dy, params):
+    """What they make of a case: the output under "y", dx under "x", each other gradient under its
+    name."""
     y = getattr(reference, case.operation)(x, **params, **case.options)
-    dy = draw(y.shape)
     backward = getattr(reference, f"{case.operation}_backward")
     if params:
         gradients = backward(dy, x, params["weight"], **case.options)
-        results = dict(zip(("x", *params), gradients))
-    else:
-        results = {"x": backward(dy, x, **case.options)}
-    return x, dy, params, {"y": y, **results}
+        return {"y": y, **dict(zip(("x", *params), gradients))}
+    return {"y": y, "x": backward(dy, x, **case.options)}
+
+
+def arrays(name, draw):
+    """x, dy and the parameters of a case, each draw(shape)."""
+    case = CASES[name]
+    layer = case.make(**case.options)
+    x = VALUES[case.values](draw(case.shape))
+    params = {key: draw(parameter.shape) for key, parameter in layer.params.items()}
+    return x, draw(layer.output_shape(case.shape)), params
+
+
+@functools.cache
+def expected(name):
+    """x, dy and the parameters of a case, of numbers that float32 can hold; what the loops make of
+    them, and the sizes of these sums."""
+    case, rng = CASES[name], np.random.default_rng(list(name.encode()))
+    drawn = arrays(name, lambda shape: rng.standard_normal(shape, np.float32).astype(np.float64))
+    run = functools.partial(loops, case)
+    return *drawn, run(*drawn), sizes(case.make(**case.options), run, *drawn)
 
 
 def build(name, dtype=np.float64, parameter_dtype=np.float64, layout=np.ascontiguousarray):
     """The layer of a case with its parameters, x and dy."""
-    x, dy, params, _ = expected(name)
+    x, dy, params, *_ = expected(name)
     layer = CASES[name].make(**CASES[name].options)
     for key, value in params.items():
         layer.params[key] = value.astype(parameter_dtype)
@@ -158,14 +165,10 @@ def build(name, dtype=np.float64, parameter_dtype=np.float64, layout=np.ascontig
 
 
 def assert_expected(name, **results):
-    """The results, of one dtype, are those of the loops."""
-    *_, loops = expected(name)
+    """The results are those of the loops."""
+    *_, exact, size = expected(name)
     for key, result in results.items():
-        tolerance = 1e-5 if result.dtype == np.float32 else 1e-12
-        assert result.shape == loops[key].shape
-        np.testing.assert_allclose(
-            result, loops[key], rtol=tolerance, atol=tolerance, err_msg=f"{name}: {key}"
-        )
+        assert_equal_but_for_rounding(result, exact[key], size[key], f"{name}: {key}")
 
 
 @pytest.mark.parametrize("parameter_dtype", [np.float32, np.float64])
@@ -180,6 +183,25 @@ def test_forward_and_backward_equal_the_loops(name, layout, dtype, parameter_dty
     assert grads.keys() == layer.params.keys()
     assert {array.dtype for array in (y, dx, *grads.values())} == {np.dtype(dtype)}
     assert_expected(name, y=y, x=dx, **grads)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case.operation in ("conv2d", "linear")]
+)
+def test_small_integers_give_exact_sums(name):
+    """On any processor; so a wrong one shows also where sums cancel and rounding would hide it."""
+    rng = np.random.default_rng(0)
+    integers = np.array([-2, -1, 1, 2], np.float32)
+    x, dy, params = arrays(name, lambda shape: rng.choice(integers, shape))
+    case = CASES[name]
+    layer = case.make(**case.options)
+    layer.params.update(params)
+    y, saved = layer.forward(x)
+    dx, grads = layer.backward(dy, saved)
+    exact = loops(case, x, dy, params)
+    for key, result in {"y": y, "x": dx, **grads}.items():
+        assert result.dtype == np.float32
+        np.testing.assert_array_equal(result, exact[key], err_msg=key)
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
@@ -388,7 +410,11 @@ def test_a_product_is_the_same_in_pieces(limit, pieces, given, monkeypatch):
     product = layers.conv._product(weight, columns, out=out)
     assert shapes == [640 // pieces]
     assert out is None or product is out
-    np.testing.assert_allclose(product, np.einsum("gmk,gkl->gml", weight, columns), atol=1e-12)
+    exact, size = (
+        np.einsum("gmk,gkl->gml", *factors)
+        for factors in ((weight, columns), (np.abs(weight), np.abs(columns)))
+    )
+    assert_equal_but_for_rounding(product, exact, size)
 
 
 @pytest.mark.parametrize("oh", [3, 4])
@@ -400,16 +426,20 @@ def test_two_rows_together_give_what_one_gives(oh, stride, groups, channels, mon
     layer = Conv2D(2, channels, (7, 2), stride, groups=groups, rng=rng).astype(np.float64)
     sh = layer.window.stride[0]
     x = rng.standard_normal((2, 2, 7 + (oh - 1) * sh, 4))
+    dy = rng.standard_normal(layer.output_shape(x.shape))
     counts = []
 
-    def results():
+    def results(layer, x, dy):
         y, saved = layer.forward(x)
-        dx, grads = layer.backward(np.cos(y), saved)
+        dx, grads = layer.backward(dy, saved)
         counts.append(Rows.together(layer.window, channels // groups, oh).count)
         return y, dx, grads["weight"], grads["bias"]
 
-    found = results()
+    found = results(layer, x, dy)
     monkeypatch.setattr(Rows, "together", lambda window, channels, height: Rows(window, 1))
-    for one, other in zip(found, results()):
-        np.testing.assert_allclose(one, other, atol=1e-12)
-    assert counts == [2 if oh == 4 and channels // groups <= 16 else 1, 1]
+    one_by_one = results(layer, x, dy)
+    for compared in zip(
+        found, one_by_one, results(layer.map_params(np.abs), np.abs(x), np.abs(dy))
+    ):
+        assert_equal_but_for_rounding(*compared)
+    assert counts == [2 if oh == 4 and channels // groups <= 16 else 1, 1, 1]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rounding import assert_equal_but_for_rounding, cross_entropy_sizes, network_size, sizes
 
 from minicnn import (
     SGD,
@@ -21,8 +22,6 @@ from minicnn import (
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
-CLOSE = {"rtol": 1e-9, "atol": 1e-10}
-
 
 def tensor(array, requires_grad=True):
     return torch.tensor(np.ascontiguousarray(array), requires_grad=requires_grad)
@@ -32,18 +31,21 @@ def assert_same_as(function, layer, x, rng):
     """y, dx and the gradients of the parameters are those of PyTorch's function(x, **params)."""
     for name, parameter in layer.params.items():
         layer.params[name] = rng.standard_normal(parameter.shape)
-    x_torch = tensor(x)
-    params = {name: tensor(parameter) for name, parameter in layer.params.items()}
-    y_torch = function(x_torch, **params)
-    dy = rng.standard_normal(tuple(y_torch.shape))
-    y_torch.backward(tensor(dy, requires_grad=False))
+
+    def in_torch(x, dy, params):
+        x, params = tensor(x), {name: tensor(parameter) for name, parameter in params.items()}
+        y = function(x, **params)
+        y.backward(tensor(dy, requires_grad=False))
+        gradients = {name: array.grad.numpy() for name, array in {"x": x, **params}.items()}
+        return {"y": y.detach().numpy(), **gradients}
 
     y, saved = layer.forward(x)
+    dy = rng.standard_normal(y.shape)
     dx, grads = layer.backward(dy, saved)
-    np.testing.assert_allclose(y, y_torch.detach(), **CLOSE)
-    np.testing.assert_allclose(dx, x_torch.grad, **CLOSE)
-    for name, parameter in params.items():
-        np.testing.assert_allclose(grads[name], parameter.grad, err_msg=name, **CLOSE)
+    wanted = in_torch(x, dy, layer.params)
+    size = sizes(layer, in_torch, x, dy, layer.params)
+    for name, result in {"y": y, "x": dx, **grads}.items():
+        assert_equal_but_for_rounding(result, wanted[name], size[name], name)
 
 
 def pair(rng, low, high):
@@ -114,8 +116,9 @@ def test_softmax_cross_entropy(scale):
     loss_torch = F.cross_entropy(logits_torch, torch.tensor(labels))
     loss_torch.backward()
     loss, dlogits = softmax_cross_entropy(logits, labels)
-    np.testing.assert_allclose(loss, loss_torch.item(), **CLOSE)
-    np.testing.assert_allclose(dlogits, logits_torch.grad, **CLOSE)
+    loss_size, dlogits_size = cross_entropy_sizes(logits, labels)
+    assert_equal_but_for_rounding(loss, loss_torch.item(), loss_size)
+    assert_equal_but_for_rounding(dlogits, logits_torch.grad.numpy(), dlogits_size)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -125,9 +128,9 @@ def test_squared_error(reduction):
     prediction_torch = tensor(prediction)
     loss_torch = F.mse_loss(prediction_torch, torch.tensor(target), reduction=reduction)
     loss_torch.backward()
-    loss, dprediction = squared_error(prediction, target, reduction=reduction)
-    np.testing.assert_allclose(loss, loss_torch.item(), **CLOSE)
-    np.testing.assert_allclose(dprediction, prediction_torch.grad, **CLOSE)
+    found = squared_error(prediction, target, reduction=reduction)
+    for result, wanted in zip(found, (loss_torch.item(), prediction_torch.grad.numpy())):
+        assert_equal_but_for_rounding(result, wanted, np.abs(wanted))  # of squares, and of no sum
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -136,6 +139,7 @@ def test_sgd(momentum, nesterov, weight_decay):
     rng = np.random.default_rng(0)
     params = {"0.weight": rng.standard_normal((3, 4)), "0.bias": rng.standard_normal(3)}
     params_torch = {name: tensor(parameter) for name, parameter in params.items()}
+    size = {name: np.abs(parameter) for name, parameter in params.items()}
     options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
     optimizer = SGD(lr=0.3, **options)
     optimizer_torch = torch.optim.SGD(params_torch.values(), lr=0.3, **options)
@@ -143,10 +147,13 @@ def test_sgd(momentum, nesterov, weight_decay):
         grads = {name: rng.standard_normal(p.shape) for name, p in params.items()}
         for name, parameter in params_torch.items():
             parameter.grad = tensor(grads[name], requires_grad=False)
+        before = {name: p.detach().numpy().copy() for name, p in params_torch.items()}
         optimizer.step(params, grads)
         optimizer_torch.step()
         for name, parameter in params.items():
-            np.testing.assert_allclose(parameter, params_torch[name].detach(), **CLOSE)
+            wanted = params_torch[name].detach().numpy()
+            size[name] += np.abs(wanted - before[name])  # the start, and all that was added
+            assert_equal_but_for_rounding(parameter, wanted, size[name], name)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +184,15 @@ def test_lenet(build, activation, pooling):
     x_torch = tensor(x)
     loss_torch = F.cross_entropy(net_torch(x_torch), torch.tensor(labels))
     loss_torch.backward()
+    wanted = {name: parameter.grad.numpy() for name, parameter in net_torch.named_parameters()}
+    wanted |= {"loss": loss_torch.item(), "x": x_torch.grad.numpy()}
 
-    logits, saved = net.forward(x)
-    loss, dlogits = softmax_cross_entropy(logits, labels)
-    dx, grads = net.backward(dlogits, saved)
-    np.testing.assert_allclose(loss, loss_torch.item(), **CLOSE)
-    np.testing.assert_allclose(dx, x_torch.grad, **CLOSE)
-    for name, parameter in net_torch.named_parameters():
-        np.testing.assert_allclose(grads[name], parameter.grad, err_msg=name, **CLOSE)
+    def results(net):
+        logits, saved = net.forward(x)
+        loss, dlogits = softmax_cross_entropy(logits, labels)
+        dx, grads = net.backward(dlogits, saved)
+        return {"loss": loss, "x": dx, **grads}
+
+    size = network_size(results, net)
+    for name, result in results(net).items():
+        assert_equal_but_for_rounding(result, wanted[name], size[name], name)
