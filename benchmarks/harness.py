@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 import minicnn
 from minicnn.backend import DEVICES, DeviceError, choose_device
 from minicnn.plotting import save_figure
-from minicnn.workers import cores
+from minicnn.cores import cores
 
 HERE = Path(__file__).parent
 FRAMEWORKS = ("minicnn", "torch", "torch.compile")

@@ -39,7 +39,7 @@ from minicnn import (
 )
 from minicnn.datasets import batches
 from minicnn.museum import FAULTS
-from minicnn.workers import cores
+from minicnn.cores import cores
 
 DOCS = Path(__file__).parent
 RESULTS, FIGURE = DOCS / "figures" / "museum.json", DOCS / "figures" / "museum.svg"

@@ -7,8 +7,8 @@ import threadpoolctl
 
 import minicnn
 from minicnn.backend import gpu_problem
-from minicnn.datasets.sources import FASHION_MNIST, MNIST, find
-from minicnn.workers import cores
+from minicnn.datasets.sources import FASHION_MNIST, MNIST, cache_problem, chosen_problem, find
+from minicnn.cores import cores
 
 PACKAGES = ("numpy", "threadpoolctl", "safetensors", "pooch", "tqdm", "matplotlib", "Pillow")
 
@@ -25,8 +25,11 @@ def report() -> str:
         if blas["user_api"] == "blas":
             kind = f"{blas['internal_api']} {blas['version']}, {blas.get('architecture', '')}"
             lines.append(("BLAS", f"{kind}, {blas['num_threads']} threads"))
+    absent = "not on this machine" + ("" if cache_problem() else "; to be downloaded")
     for source in (FASHION_MNIST, MNIST):
-        lines.append((source.title, str(find(source) or "not on this machine; to be downloaded")))
+        lines.append((source.title, str(find(source) or absent)))
+    problems = (chosen_problem(FASHION_MNIST), chosen_problem(MNIST), cache_problem())
+    lines += [("warning", problem) for problem in problems if problem]
     lines.append(("GPU", gpu_problem() or "works"))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name.ljust(width)}  {finding}" for name, finding in lines)

@@ -24,7 +24,8 @@ from minicnn.checks import integer
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Gradients, Layer
 from minicnn.losses import softmax_cross_entropy
-from minicnn.workers import cores, worker_map
+from minicnn.cores import cores
+from minicnn.workers import worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
 EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape there is room for more

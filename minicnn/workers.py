@@ -1,8 +1,8 @@
 """A `map` over the cores: this process and forked copies of it each take a share of the jobs.
 
 Processes and not threads, since calls into NumPy take about 10 microseconds each in a small
-network, and threads spend as long on handing the interpreter's lock to each other. Only Linux forks
-safely; elsewhere the workers are threads.
+network, and threads spend as long on handing the interpreter's lock to each other. Where a fork is
+not safe, on systems other than Linux or while other threads compute, the workers are threads.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -20,47 +19,81 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import threadpoolctl
 
-FORKING = threading.Lock()  # a copy made meanwhile would keep the other end of a pipe open
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of a core, in so many microseconds
-
-
-def cores() -> int:
-    """How many cores this process may use: those it is bound to, and no more than its control
-    group has time for."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only, as is the file
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = CPU_MAX.read_text().split()
-        return max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):  # no control groups, or a quota of "max"
-        return count
+from minicnn.forking import FORKING, can_fork, quiet_fork
 
 
 @contextlib.contextmanager
 def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[list], list]]:
     """A `map` of `work` over a list, on `workers` processes, this one among them, with one BLAS
-    thread each."""
+    thread each. With a warning, on as many as the system allows."""
 
     def quick_work(job: Any) -> Any:
         with _quick_ufuncs():
             return work(job)
 
     _keep_freed_memory()
-    with threadpoolctl.threadpool_limits(1, user_api="blas"), contextlib.ExitStack() as stack:
+    with ONE_BLAS_THREAD, contextlib.ExitStack() as stack:
         if workers == 1 or multiprocessing.current_process().daemon:  # which may have no children
             yield lambda jobs: list(map(quick_work, jobs))
-        elif sys.platform != "linux":
+            return
+        pipes = []
+        try:
+            while can_fork() and len(pipes) < workers - 1:
+                pipes.append(stack.enter_context(_forked(quick_work)))
+        except _NotQuiet:
+            pass
+        except OSError as error:
+            warnings.warn(
+                f"the system allows no more processes ({error.strerror}), so {len(pipes) + 1} of "
+                f"{workers} workers do the work: see ulimit -u and ulimit -n",
+                stacklevel=3,
+            )
+            workers = len(pipes) + 1
+        if pipes or workers == 1:
+            yield lambda jobs: _scatter(quick_work, pipes, jobs)
+        else:
             pool = stack.enter_context(ThreadPoolExecutor(workers))
             yield lambda jobs: list(pool.map(quick_work, jobs))
-        else:
-            pipes = [stack.enter_context(_forked(quick_work)) for _ in range(workers - 1)]
-            yield lambda jobs: _scatter(quick_work, pipes, jobs)
+
+
+class _OneBlasThread:
+    """A block in which BLAS has one thread. Blocks may overlap, in several threads: the first to
+    begin sets the limit, and the last to end restores what was before."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a block may end in the garbage collector, at any line
+        self.blocks = 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.blocks == 0:
+                self._free_control()
+                self.limit = threadpoolctl.threadpool_limits(1, user_api="blas")
+            self.blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.blocks -= 1
+            if self.blocks == 0:
+                self._free_control()
+                self.limit.restore_original_limits()
+                self._free_control()
+
+    @staticmethod
+    def _free_control() -> None:
+        """From threadpoolctl 3.8 on, only one thread at a time controls BLAS, and the limits that
+        others set are silently ignored."""
+        openblas = threadpoolctl.OpenBLASController
+        if hasattr(openblas, "clear_controlling_thread"):
+            openblas.clear_controlling_thread(force=True)
+
+
+ONE_BLAS_THREAD = _OneBlasThread()
 
 
 @dataclass(frozen=True)
@@ -122,10 +155,15 @@ def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) ->
     return results
 
 
+class _NotQuiet(Exception):
+    """Other threads compute, so that this process cannot be forked."""
+
+
 @contextlib.contextmanager
 def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
     """A copy of this process that answers each list of jobs with the list of their results, or
-    with what was raised. It ends with this block, or when this process does."""
+    with what was raised. It ends with this block, or when this process does. Raises OSError if the
+    system refuses it, and _NotQuiet."""
 
     def serve() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
@@ -135,25 +173,30 @@ def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
             while True:
                 theirs.send_bytes(_pickled(_work_all(work, _receive(theirs))))
 
-    process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
-    try:
+    with contextlib.ExitStack() as stack:
         with FORKING:
             ours, theirs = multiprocessing.Pipe()
+            stack.enter_context(ours)
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                with warnings.catch_warnings():
-                    # Python 3.12 on warns of threads; BLAS stops and starts its own around a fork
-                    warnings.simplefilter("ignore", DeprecationWarning)
-                    process.start()
+                if (child := quiet_fork()) == 0:
+                    try:
+                        serve()
+                    finally:
+                        os._exit(0)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            theirs.close()
+                theirs.close()
+        if child is None:
+            raise _NotQuiet
+        stack.callback(_end, child)
         yield ours
-    finally:
-        if process.pid is not None:
-            process.kill()
-            process.join()
-            ours.close()
+
+
+def _end(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody has waited for it
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,64 @@
+"""How many cores this process may use.
+
+Besides the cores that it is bound to, control groups limit it, as containers and batch systems set
+them: a quota is so many microseconds of computing in a period of so many. A process is in one group
+of each hierarchy, and the limits of all groups around that one hold too. Version 2 has one
+hierarchy for all, version 1 one for each kind of limit, and a system may have both.
+
+Source: the Linux kernel's documentation of control groups, versions 1 and 2, and proc(5).
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+def cores() -> int:
+    """The cores that this process is bound to, but no more than its control groups have time for;
+    at least one."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only, as are control groups
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, math.floor(min([count, *_quotas()])))
+
+
+def _quotas() -> Iterator[float]:
+    """The limit of each control group around this process that has one, in cores."""
+    for folder in _groups():
+        try:
+            if (folder / "cpu.max").is_file():  # version 2
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                quota, period = ((folder / name).read_text() for name in names)
+            if int(quota) > 0:  # -1 is no limit, in version 1
+                yield int(quota) / int(period)
+        except (OSError, ValueError):  # a group without a limit: no files, or a quota of "max"
+            continue
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of the groups around this process in each hierarchy that may limit its time."""
+    try:
+        memberships = (ROOT / "proc/self/cgroup").read_text().splitlines()
+        mounts = (ROOT / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    groups = {}
+    for membership in memberships:
+        _, controllers, group = membership.split(":", 2)
+        if not controllers:
+            groups["cgroup2"] = group
+        elif "cpu" in controllers.split(","):
+            groups["cgroup"] = group
+    for mount in mounts:
+        where, _, what = mount.partition(" - ")
+        top, folder = where.split()[3:5]  # the group that is mounted, and the place it is seen at
+        kind, _, options = what.split()[:3]
+        if kind in groups and (kind == "cgroup2" or "cpu" in options.split(",")):
+            inside = os.path.relpath(groups[kind], top)
+            parts = () if inside.startswith("..") else Path(inside).parts
+            for depth in range(len(parts) + 1):
+                yield ROOT / folder[1:] / Path(*parts[:depth])
