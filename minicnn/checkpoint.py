@@ -25,6 +25,7 @@ from safetensors.numpy import load, save
 import minicnn
 from minicnn.backend import Array, to_device
 from minicnn.datasets import Dataset
+from minicnn.files import as_path
 from minicnn.layers.base import Layer
 from minicnn.optimizers import SGD
 from minicnn.training import Position, TrainingError
@@ -78,7 +79,7 @@ def _flush_folder(folder: Path) -> None:
 
 def save_weights(net: Layer, path: Path | str, metadata: dict[str, Any] | None = None) -> None:
     """Writes the parameters of `net` to a safetensors file, and `metadata` as JSON."""
-    write_atomically(path, _with_sum(net.params, metadata or {}))
+    write_atomically(as_path(path), _with_sum(net.params, metadata or {}))
 
 
 def load_weights(net: Layer, path: Path | str) -> None:
@@ -87,6 +88,7 @@ def load_weights(net: Layer, path: Path | str) -> None:
     Raises ValueError, and leaves `net` as it is, if the file is not whole or has other names,
     shapes or dtypes.
     """
+    path = as_path(path)
     content = _read_weights(path)
     try:
         net.load_params(load(content))
@@ -100,6 +102,7 @@ def load_weights(net: Layer, path: Path | str) -> None:
 def read_metadata(path: Path | str) -> dict[str, Any]:
     """The metadata that `save_weights` wrote. Raises ValueError if the file is not whole, or not
     from there."""
+    path = as_path(path)
     content = _read_weights(path)
     try:
         return _metadata(content)
@@ -107,10 +110,10 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
         raise ValueError(f"{path} has no metadata of minicnn: {error!r}") from None
 
 
-def _read_weights(path: Path | str) -> bytes:
-    if not Path(path).is_file():
+def _read_weights(path: Path) -> bytes:
+    if not path.is_file():
         raise ValueError(f"expected a file of weights at {path}, but there is none")
-    content = Path(path).read_bytes()
+    content = path.read_bytes()
     if b'"minicnn":' in _header(content) and _sum_in(content) != _sum_of(content):
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one that was written")
     return content
@@ -169,13 +172,14 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
         "data_sha256": checkpoint.data_sha256,
         "versions": checkpoint.versions,
     }
-    write_atomically(path, _with_sum(arrays, state))
+    write_atomically(as_path(path), _with_sum(arrays, state))
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Reads a checkpoint. Raises DamagedCheckpoint, with the path, unless it is exactly as it was
     written."""
-    content = Path(path).read_bytes()
+    path = as_path(path)
+    content = path.read_bytes()
     if _sum_in(content) != _sum_of(content):
         raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one that was written")
     try:

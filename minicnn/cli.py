@@ -1,13 +1,17 @@
 """The command line: minicnn train | evaluate | predict | check | summary | doctor."""
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
+from PIL.Image import DecompressionBombWarning
 
 import minicnn
 from minicnn import checklist, doctor, runs, session, summary
@@ -22,6 +26,7 @@ from minicnn.datasets import (
     mnist,
     read_image,
 )
+from minicnn.files import as_path
 from minicnn.losses import softmax
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.optimizers import SCHEDULES
@@ -50,30 +55,73 @@ SETTINGS = {  # of a run, with the defaults of those that do not follow from oth
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 if a check fails, 2 for bad input, 130
     when interrupted, 143 when training was stopped by SIGTERM."""
-    args = _parser().parse_args(argv)
-    warnings.showwarning = lambda message, *_: _complain(message)
+    with _anything_printable(), _warnings_in_a_line():
+        args = _parser().parse_args(argv)
+        try:
+            return args.run(args) or 0
+        except BrokenPipeError:
+            _close_stdout()
+            return 1
+        except (ValueError, OSError) as error:
+            _complain(error)
+            return 2
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            return 130
+
+
+class _Escaping:
+    """Passes text on to `stream`, with escapes for what that cannot encode; to nowhere if None."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = io.StringIO() if stream is None else stream
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except UnicodeEncodeError:  # it encodes otherwise than it says
+            self._stream.write(text.encode("ascii", "backslashreplace").decode())
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _anything_printable() -> Iterator[None]:
+    """Until it ends, whatever the terminal cannot encode is printed with escapes. The streams stay
+    as they are: those of a notebook, say, cannot be reconfigured."""
+    out, err = _Escaping(sys.stdout), _Escaping(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Until it ends, a warning is printed like any other message."""
+
+    def show(message: Warning, category: type[Warning], *_: Any) -> None:
+        if category is not DecompressionBombWarning:  # such a picture is refused, which says more
+            _complain(message)
+
+    before, warnings.showwarning = warnings.showwarning, show
     try:
-        return args.run(args) or 0
-    except BrokenPipeError:
-        _close_stdout()
-        return 1
-    except (ValueError, OSError) as error:
-        _complain(error)
-        return 2
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return 130
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _close_stdout() -> None:
     """Lets the interpreter end quietly when the reader of our output, `head` say, has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(io.UnsupportedOperation):  # a notebook's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def train(args: argparse.Namespace) -> int:
     """Train a network and write a run folder, or go on with one."""
     if args.resume is not None:
-        return _resume(args, Path(args.resume))
+        return _resume(args, as_path(args.resume))
     device = choose_device(args.device)
     if args.out is not None:
         runs.check_unused(args.out)

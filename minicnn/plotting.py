@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from minicnn.backend import Array
 from minicnn.checkpoint import write_atomically
+from minicnn.files import as_path
 from minicnn.training import History
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class LiveFigure:
     window, or, where there is no display, in the PNG file `path`. `place` says in which."""
 
     def __init__(self, path: Path | str) -> None:
+        path = as_path(path)
         self.place = "the notebook"
         self._show = _notebook_cell()
         if self._show is None:
@@ -150,7 +152,8 @@ def _window() -> Callable[[bytes], None] | None:
 
 def save_figure(figure: "Figure", path: Path | str) -> None:
     """Writes a picture; the ending of `path`, such as .png, names its format."""
-    write_atomically(path, _rendered(figure, Path(path).suffix[1:]))
+    path = as_path(path)
+    write_atomically(path, _rendered(figure, path.suffix[1:]))
 
 
 def _rendered(figure: "Figure", format: str) -> bytes:

@@ -32,6 +32,7 @@ from minicnn.checkpoint import (
     save_weights,
     write_atomically,
 )
+from minicnn.files import as_path
 from minicnn.layers.base import Layer
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.plotting import save_figure, training_curves
@@ -52,7 +53,7 @@ ORIGIN = ("model", "data", "classes")  # what weights are of, in their metadata
 def check_unused(folder: Path | str) -> None:
     """Raises ValueError if `folder` is in use: no run is ever written over. One that ended before
     its first checkpoint did left only its config and what was half written, which is no loss."""
-    folder = Path(folder)
+    folder = as_path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder, which a run needs")
     if folder.exists() and not all(map(_is_no_loss, folder.iterdir())):
@@ -68,34 +69,42 @@ def _is_no_loss(path: Path) -> bool:
 
 def new_run(folder: Path | str | None, config: dict) -> Path:
     """Makes the folder of a run, one named after its model, data and time if None. Raises
-    ValueError for a folder that is in use."""
-    if folder is None:
-        return _new_folder(f"runs/{config['model']}-{config['data']}")
-    check_unused(folder)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder)
+    ValueError for a folder that is in use, and OSError for one that cannot be made."""
+    name = f"runs/{config['model']}-{config['data']}" if folder is None else folder
+    try:
+        if folder is None:
+            return _new_folder(name)
+        check_unused(folder)
+        as_path(folder).mkdir(parents=True, exist_ok=True)
+        return as_path(folder)
+    except OSError as error:
+        raise OSError(
+            f"{name} cannot be made: {error.strerror}; choose another with --out"
+        ) from error
 
 
-def save_config(folder: Path, config: dict) -> None:
-    _write_json(folder / CONFIG, config)
+def save_config(folder: Path | str, config: dict) -> None:
+    _write_json(as_path(folder) / CONFIG, config)
 
 
 def _new_folder(prefix: str) -> Path:
     name = f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}"
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
         try:
-            Path(name + suffix).mkdir(parents=True)
+            Path(name + suffix).mkdir()
             return Path(name + suffix)
         except FileExistsError:  # made by another run in the same second
             continue
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path | str) -> Iterator[None]:
     """Keeps other processes from training in `folder`, until this block or this process ends.
 
     Raises ValueError if another one does, and OSError if nothing can be written there.
     """
+    folder = as_path(folder)
     with contextlib.ExitStack() as lock:
         try:
             lock.enter_context(locking.locked(folder / LOCK))
@@ -106,8 +115,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def save_epoch(folder: Path, net: Layer, history: History, config: dict) -> None:
+def save_epoch(folder: Path | str, net: Layer, history: History, config: dict) -> None:
     """Writes the state after an epoch."""
+    folder = as_path(folder)
     origin = {name: config[name] for name in ORIGIN}
     accuracy = history.test_accuracy
     if accuracy and accuracy[-1] > max(accuracy[:-1], default=-1.0):
@@ -117,8 +127,9 @@ def save_epoch(folder: Path, net: Layer, history: History, config: dict) -> None
     save_figure(training_curves(history), folder / CURVES)
 
 
-def add_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
+def add_checkpoint(folder: Path | str, checkpoint: Checkpoint, keep: int) -> None:
     """Writes a checkpoint, and then removes all before it but `keep` - 1."""
+    folder = as_path(folder)
     try:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
     except OSError as error:
@@ -132,16 +143,17 @@ def add_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         old.unlink(missing_ok=True)
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def checkpoints(folder: Path | str) -> list[Path]:
     """The checkpoints in the folder of a run, the last one last."""
-    paths = (folder / CHECKPOINTS).glob("*-*.safetensors")
+    paths = (as_path(folder) / CHECKPOINTS).glob("*-*.safetensors")
     named = [path for path in paths if re.fullmatch(r"\d+-\d+", path.stem)]
     return sorted(named, key=lambda path: [int(number) for number in path.stem.split("-")])
 
 
-def last_checkpoint(folder: Path) -> Checkpoint:
+def last_checkpoint(folder: Path | str) -> Checkpoint:
     """The last checkpoint in the folder of a run that is whole, with a warning for each one that is
     not. Raises ValueError if there is none. What a killed process left half written is removed."""
+    folder = as_path(folder)
     for path in [*folder.glob(f".*{PART}"), *(folder / CHECKPOINTS).glob(f".*{PART}")]:
         path.unlink(missing_ok=True)
     for path in reversed(checkpoints(folder)):
@@ -155,7 +167,8 @@ def last_checkpoint(folder: Path) -> Checkpoint:
 def open_run(folder: Path | str) -> tuple[Layer, dict]:
     """(network with its trained weights, {"model", "data", "classes"}) of a run. Raises ValueError
     if it is not whole."""
-    path = Path(folder) / WEIGHTS
+    folder = as_path(folder)
+    path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(
             f"{folder} is not the folder of a run that finished an epoch: no {WEIGHTS}"

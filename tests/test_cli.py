@@ -1,5 +1,8 @@
 """The command line from end to end: what it prints, what it writes and how it says no."""
 
+import codecs
+import contextlib
+import io
 import json
 import os
 import re
@@ -7,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +56,9 @@ def trained(tmp_path_factory):
         env=os.environ | {"MPLBACKEND": "module://no_display"},
     )
     return process, folder
+
+
+HALF = np.repeat(np.array([[0, 255]], np.uint8), 14, axis=1).repeat(28, axis=0)
 
 
 def assert_refused(err, sentence):
@@ -141,7 +148,7 @@ def test_predict_takes_dark_on_bright_as_it_is_told(trained, run, small_digits, 
 
 def test_a_bad_image_does_not_keep_the_others_from_being_predicted(trained, run, tmp_path):
     for name in "ac":
-        Image.new("L", (28, 28)).save(tmp_path / f"{name}.png")
+        Image.fromarray(HALF).save(tmp_path / f"{name}.png")
     (tmp_path / "b.png").write_text("no image")
     paths = [tmp_path / f"{name}.png" for name in "abcd"]
     status, out, err = run("predict", trained[1], *paths)
@@ -149,6 +156,210 @@ def test_a_bad_image_does_not_keep_the_others_from_being_predicted(trained, run,
     assert re.findall(r"(.)\.png: \d$", out, re.MULTILINE) == ["a", "c"]
     for line, path in zip(err.splitlines(), (paths[1], paths[3]), strict=True):
         assert line.startswith(f"minicnn: {path} cannot be read as an image")
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_uniform_picture_is_told_in_a_line(trained, run, tmp_path):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.full((28, 28), 0.5, np.float32)).save(path)
+    status, out, err = run("predict", trained[1], path)
+    assert status == 0 and out.startswith(f"{path}: ")
+    assert re.fullmatch(f"minicnn: {path} comes out uniform, .*\n", err)
+
+
+def test_too_large_a_picture_is_told_in_a_line(trained, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 28 * 28 - 1)
+    Image.fromarray(HALF).save(tmp_path / "x.png")
+    status, out, err = run("predict", trained[1], tmp_path / "x.png")
+    assert (status, out) == (2, "")
+    assert_refused(err, "its size of 784 pixels exceeds limit of 783")
+
+
+ODD = "caf\udce9"  # as Python reads a name with the byte e9, which is not UTF-8
+ENCODINGS = {
+    "utf-8": (r"caf\udce9", "é"),
+    "ascii": (r"caf\udce9", r"\xe9"),
+    "ascii:surrogateescape": (r"caf\udce9", r"\xe9"),
+    "latin-1": (r"caf\udce9", "é"),
+}
+
+
+@pytest.fixture
+def odd(small_digits, tmp_path, monkeypatch):
+    """A folder with pictures and the folder of a run, whose names and classes few terminals have;
+    a function (file) -> what a command is given for it."""
+    origin = {"model": "lenet-relu", "data": "digits"}
+    origin["classes"] = [f"é{ODD}{i}" for i in range(10)]
+    for name in f"{ODD}.png", "é.png", "ok.png":
+        with open(tmp_path / name, "wb") as file:
+            Image.fromarray(HALF).save(file, "png")
+    (tmp_path / f"{ODD} run").mkdir()
+    save_weights(lenet_relu(), tmp_path / f"{ODD} run" / "weights.safetensors", origin)
+    monkeypatch.setattr(cli, "digits", lambda: small_digits)
+    return lambda name: str(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding, shown", ENCODINGS.items(), ids=ENCODINGS)
+def test_what_the_terminal_cannot_encode_is_escaped(encoding, shown, odd):
+    caf, e = shown
+    names = f"{ODD}.png", f"{ODD}.txt", "é.png", "ok.png"
+    process = subprocess.run(
+        [sys.executable, "-m", "minicnn", "predict", odd(f"{ODD} run"), *map(odd, names)],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+    )
+    out, err = (text.decode(encoding.split(":")[0]) for text in (process.stdout, process.stderr))
+    first = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert len(first) == 3 and len(out.splitlines()) == 33
+    for line, name in zip(first, (f"{caf}.png", f"{e}.png", "ok.png")):
+        assert re.fullmatch(f".*/{re.escape(name)}: {re.escape(e + caf)}\\d", line)
+    assert err.startswith("minicnn: ") and f"{caf}.txt cannot be read as an image" in err
+    assert (process.returncode, len(err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_run_may_have_any_name(encoding, odd, tmp_path):
+    """Lines beside a progress bar and the command to go on with are among what is printed."""
+    program = (
+        "import sys; from minicnn import cli, digits, session\n"
+        "cli.digits = lambda: [data[:200] for data in digits(200, 200)]\n"
+        "session.plateau = lambda *args: 'at \\xe9\\udce9'\n"
+        "raise SystemExit(cli.main(sys.argv[1:]))"
+    )
+    options = ["--epochs", "1", "--data", "digits", "--batch-size", "50", "--out", odd(f"é{ODD}")]
+    process = subprocess.run(
+        [sys.executable, "-c", program, "train", *options],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
+    out = process.stdout.decode(encoding).replace(r"\xe9", "é")
+    assert "\nat é\\udce9\n" in out
+    assert out.endswith("weights, history and curves are in " + odd("écaf\\udce9") + "\n")
+
+
+class Cell:
+    """A stream as a notebook has it: text goes to a browser, and nothing can be reconfigured."""
+
+    encoding = "UTF-8"
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        text.encode()
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+STREAMS = {
+    "strict": lambda: io.TextIOWrapper(io.BytesIO(), "ascii"),
+    "notebook": Cell,
+    "memory": io.StringIO,
+    "codec": lambda: codecs.getwriter("ascii")(io.BytesIO()),
+    "none": lambda: None,
+}
+COMMANDS = {
+    "returns": ("predict", f"{ODD} run", f"{ODD}.png", "ok.png"),
+    "refuses": ("evaluate", f"{ODD} nothing"),
+    "does not parse": ("summary", ODD),
+    "raises": ("doctor",),
+}
+
+
+@pytest.mark.parametrize("new_stream", STREAMS.values(), ids=STREAMS)
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_command_leaves_the_process_as_it_was(command, new_stream, odd, monkeypatch):
+    def fail():
+        warnings.warn(f"é{ODD}", stacklevel=1)
+        raise RuntimeError
+
+    monkeypatch.setattr(doctor, "report", fail)
+    args = [odd(part) if part.startswith(ODD) else part for part in command]
+    streams = out, err = new_stream(), new_stream()
+    modes = [getattr(stream, "errors", None) for stream in streams]
+    filters = list(warnings.filters)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            show = warnings.showwarning
+            with contextlib.suppress(SystemExit, RuntimeError):
+                cli.main(args)
+            assert warnings.showwarning is show
+        assert (sys.stdout, sys.stderr) == streams
+    assert [getattr(stream, "errors", None) for stream in streams] == modes
+    assert warnings.filters == filters
+    if isinstance(err, Cell):
+        written = err.text if command[0] != "predict" else out.text
+        assert r"caf\udce9" in written
+
+
+def test_output_that_goes_nowhere(odd, tmp_path):
+    """Python has no stdout and no stderr then."""
+    options = ["--epochs", "1", "--data", "digits", "--batch-size", "1000", "--out", odd("run")]
+    command = f"{sys.executable} -m minicnn train {' '.join(options)} >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command]).returncode == 0
+    command = f"{sys.executable} -m minicnn evaluate {tmp_path / 'nothing'} 2>&-"
+    process = subprocess.run(["bash", "-c", command], capture_output=True)
+    assert (process.returncode, process.stdout) == (2, b"")
+
+
+def test_paths_below_the_home_folder(run, tmp_path, monkeypatch):
+    """As in --out=~/runs/x, where no shell puts the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Image.fromarray(HALF).save(tmp_path / "x.png")
+    options = ["--data", "digits", "--batch-size", 1000, "--epochs", 1, "--out=~/runs/x"]
+    status, out, err = run("train", *options)
+    assert (status, err) == (0, "")
+    assert out.endswith(f"weights, history and curves are in {tmp_path}/runs/x\n")
+    assert run("train", "--resume=~/runs/x", "--epochs", 2)[::2] == (0, "")
+    assert run("evaluate", "~/runs/x")[::2] == (0, "")
+    status, out, err = run("predict", "~/runs/x", "~/x.png")
+    assert (status, err) == (0, "") and re.match(r"~/x\.png: \d\n", out)
+    status, _, err = run("train", "--data", "mnist", "--data-folder=~/data")
+    assert status == 2 and f"{tmp_path}/data: no such folder" in err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --data digits --out ~nobody-here/x",
+        "train --resume ~nobody-here/x",
+        "train --data mnist --data-folder ~nobody-here/x",
+        "evaluate ~nobody-here/x",
+        "predict ~nobody-here/x y.png",
+    ],
+)
+def test_an_unknown_home_folder_is_told_in_a_line(command, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*command.split())
+    assert (status, out) == (2, "")
+    assert_refused(err, "~nobody-here/x cannot be found: the home folder of ~nobody-here is not k")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_home_folder_does_not_keep_other_images_from_being_predicted(
+    trained, run, tmp_path
+):
+    Image.fromarray(HALF).save(tmp_path / "x.png")
+    status, out, err = run("predict", trained[1], "~nobody-here/x.png", tmp_path / "x.png")
+    assert status == 2 and out.startswith(f"{tmp_path / 'x.png'}: ")
+    assert_refused(err, "the home folder of ~nobody-here is not known")
+
+
+@pytest.mark.parametrize("out", [None, "file/x"])
+def test_a_folder_that_cannot_be_made_is_told_in_a_line(out, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "file", "runs":
+        (tmp_path / name).touch()
+    status, _, err = run("train", "--data", "digits", *(["--out", out] if out else []))
+    assert status == 2
+    assert_refused(err, f"{out or 'runs/lenet-relu-digits'} cannot be made: .*; choose another")
 
 
 def test_train_is_fit_with_the_settings_that_were_given(run, small_digits, tmp_path):

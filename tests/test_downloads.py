@@ -1,9 +1,13 @@
 """Where data sets are looked for, and what comes of good and bad mirrors, on this machine alone."""
 
+import contextlib
 import dataclasses
+import errno
 import gzip
 import hashlib
 import os
+import pwd
+import re
 import signal
 import socket
 import struct
@@ -11,11 +15,14 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minicnn import doctor
 from minicnn.datasets import (
     DataError,
     DatasetNotFound,
@@ -86,6 +93,7 @@ def world(tmp_path, monkeypatch, refused):
             md5=md5_of(gzipped(files)),
         )
         monkeypatch.setattr(sources, name, source)
+        monkeypatch.setattr(doctor, name, source)
     return tmp_path
 
 
@@ -119,7 +127,10 @@ def test_the_order_of_places(world, monkeypatch):
     assert read == [places[3]] * 4
     for place in places:
         read.clear()
-        mnist()
+        with contextlib.ExitStack() as stack:
+            if place in places[2:]:
+                stack.enter_context(pytest.warns(UserWarning, match="MINICNN_DATA is"))
+            mnist()
         assert sources.find(sources.MNIST) == place
         assert read == [place] * 4
         for file in FILES:
@@ -127,8 +138,112 @@ def test_the_order_of_places(world, monkeypatch):
         if place == places[0]:
             place.rmdir()
     assert sources.find(sources.MNIST) is None
-    with pytest.raises(DatasetNotFound):
+    with pytest.warns(UserWarning, match="MINICNN_DATA is"), pytest.raises(DatasetNotFound):
         mnist()
+
+
+CHOSEN = {  # MINICNN_DATA, and what is wrong with it
+    "missing": ("{world}/missing", "no such folder exists"),
+    "below home": ("~/missing", "{world}/missing: no such folder exists"),
+    "no user": ("~nobody-here/data", "the home folder of ~nobody-here is not known"),
+    "file": ("{world}/file", "cannot be read: Not a directory"),
+    "empty": ("{world}/empty", f"{', '.join(FILES)} not in it"),
+    "partial": ("{world}/partial", f"{', '.join(FILES[1:])} not in it"),
+    "for another": ("{world}/other", f"{', '.join(FILES)} not in it"),
+    "its own folder": ("{world}/parent", "{world}/parent/mnist: " + f"{', '.join(FILES)} not in"),
+    "long": ("/" + 5000 * "x", "cannot be read: File name too long"),
+}
+
+
+@pytest.mark.parametrize("value, problem", CHOSEN.values(), ids=CHOSEN)
+def test_a_chosen_place_of_no_use_is_named_and_the_search_goes_on(
+    world, monkeypatch, value, problem
+):
+    value, problem = value.format(world=world), problem.format(world=world)
+    write(world / "partial", {TRAIN_IMAGES: DIGITS[TRAIN_IMAGES]})
+    write(world / "other" / "fashion-mnist", FASHION)
+    write(world / "system" / "mnist", DIGITS)
+    (world / "file").touch()
+    (world / "empty").mkdir()
+    (world / "parent" / "mnist").mkdir(parents=True)
+    monkeypatch.setenv("MINICNN_DATA", value)
+    with pytest.warns(UserWarning) as warned:
+        train, _ = mnist()
+    assert train.images.tobytes() == DIGITS[TRAIN_IMAGES][16:]
+    (message,) = (str(warning.message) for warning in warned)
+    assert warned[0].filename == __file__ and "\n" not in message
+    assert message.startswith(f"MINICNN_DATA is {value}, which does not have the files of MNIST")
+    assert problem in message and "the search goes on" in message
+    assert sources.find(sources.MNIST) == world / "system" / "mnist"
+    assert re.search(f"^warning +{re.escape(message.split(':')[0])}", doctor.report(), re.MULTILINE)
+
+
+def test_a_chosen_place_that_may_not_be_read_is_named(world, monkeypatch):
+    write(world / "system" / "mnist", DIGITS)
+    write(world / "data" / "mnist", DIGITS)
+    monkeypatch.setenv("MINICNN_DATA", str(world / "data"))
+    stat = os.stat
+
+    def denied(path, **options):  # as for anyone but root
+        if str(path).startswith(str(world / "data" / "")):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.warns(UserWarning, match="MINICNN_DATA is .*cannot be read: Permission denied"):
+        mnist()
+
+
+def test_a_place_below_the_home_folder(world, monkeypatch):
+    write(world / "data" / "mnist", DIGITS)
+    mnist("~/data/mnist")
+    monkeypatch.setenv("MINICNN_DATA", "~/data")
+    mnist()
+    assert sources.find(sources.MNIST) == world / "data" / "mnist"
+
+
+def no_home_folder(kind, monkeypatch):
+    """As for a user that the system does not know, or as older platformdirs answer then."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in "HOME", "XDG_CACHE_HOME":
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    if kind == "a tilde":
+        monkeypatch.setattr("pooch.os_cache", lambda project: Path("~/.cache") / project)
+
+
+@pytest.mark.parametrize("kind", ["an error", "a tilde"])
+def test_without_a_home_folder_the_other_places_are_searched(world, monkeypatch, kind):
+    no_home_folder(kind, monkeypatch)
+    monkeypatch.chdir(world)
+    for name, place in ("MINICNN_DATA", world / "data"), (None, world / "system" / "mnist"):
+        monkeypatch.delenv("MINICNN_DATA", raising=False)
+        if name:
+            monkeypatch.setenv(name, str(place))
+        write(place, DIGITS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            mnist()
+        assert sources.find(sources.MNIST) == place
+    report = doctor.report()
+    assert re.search(f"^MNIST +{world / 'system' / 'mnist'}$", report, re.MULTILINE)
+    assert re.search("^Fashion-MNIST +not on this machine$", report, re.MULTILINE)
+    assert re.search("^warning +there is no cache folder .* home folder", report, re.MULTILINE)
+    assert not (world / "~").exists()
+
+
+@pytest.mark.parametrize("kind", ["an error", "a tilde"])
+def test_without_a_home_folder_nothing_is_downloaded(world, monkeypatch, kind):
+    no_home_folder(kind, monkeypatch)
+    monkeypatch.chdir(world)
+    with pytest.raises(DatasetNotFound) as error:
+        mnist()
+    sentence = "there is no cache folder to download into, because the home folder is not known: "
+    assert f"  {sentence}set HOME or XDG_CACHE_HOME to a folder\n" in str(error.value)
+    assert not (world / "~").exists()
 
 
 def test_only_the_folder_given_is_looked_in(world):
@@ -287,7 +402,7 @@ def test_offline_is_told_at_once_and_in_full(world, refused, monkeypatch):
     write(world / "data", {TRAIN_IMAGES: FASHION[TRAIN_IMAGES]})
     monkeypatch.setenv("MINICNN_DATA", str(world / "data"))
     start = time.monotonic()
-    with pytest.raises(DatasetNotFound) as error:
+    with pytest.warns(UserWarning), pytest.raises(DatasetNotFound) as error:
         fashion_mnist()
     assert time.monotonic() - start < 2
     told = str(error.value).splitlines()

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from minicnn.backend import Array
+from minicnn.files import as_path
 
 REMEDY = "delete it and download it again"
 MEGABYTE = 1 << 20
@@ -38,6 +39,7 @@ def read_idx(
     `max_bytes`. No more is read than the header claims, and no memory is taken before there are
     bytes to fill it, so that no small file can exhaust it.
     """
+    path = as_path(path)
     try:
         with open(path, "rb") as file:
             gzipped = file.peek(2)[:2] == b"\x1f\x8b"

@@ -1,5 +1,6 @@
 """Image files as the networks here see them: small, grey, bright on dark."""
 
+import math
 import warnings
 from pathlib import Path
 
@@ -8,6 +9,12 @@ from PIL import Image, ImageOps
 
 from minicnn.backend import Array
 from minicnn.datasets.idx import DataError
+from minicnn.files import as_path
+
+CONTRAST = 16  # grey levels of 256: with fewer there is next to nothing to see
+# what is white, and the least that the brightest value of such a picture is taken to have
+WHITE_OF_INTEGERS = {255: 0, 4095: 1024, 65535: 4096}
+WHITE_OF_FLOATS = {1: 1 / 16, 255: 16, 4095: 1024, 65535: 4096}
 
 
 def read_image(
@@ -22,13 +29,18 @@ def read_image(
     invert: whether to exchange bright and dark. The training images are bright on dark, so None
         inverts a picture whose border is brighter than mid-grey
 
-    Raises DataError for a file that is not a whole image, or is a suspiciously large one.
+    Pictures of floats or of more than 8 bits have no fixed range. Their white is the smallest of 1
+    (floats only), 255, 4095 and 65535 that holds all values; where that would leave the picture
+    dark, or a value is negative or larger, it is from the darkest value to the brightest.
+
+    Warns of a picture that comes out uniform, or nearly so. Raises DataError for a file that is not
+    a whole image, is a suspiciously large one, or has values that are not finite.
     """
+    path = as_path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                grey = _grey(ImageOps.exif_transpose(image))
+        with Image.open(path) as image:
+            _check_size(image)
+            grey = _grey(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders share no base class below Exception
         raise DataError(f"{path} cannot be read as an image: {error}") from error
     pixels = np.asarray(grey)
@@ -39,12 +51,27 @@ def read_image(
     grey = ImageOps.pad(grey, size[::-1], Image.Resampling.LANCZOS, color=border)
     if invert:
         grey = ImageOps.invert(grey)
-    return np.array(grey)[np.newaxis, np.newaxis]
+    pixels = np.array(grey)
+    low, high = int(pixels.min()), int(pixels.max())
+    if high - low < CONTRAST:
+        warnings.warn(
+            f"{path} comes out uniform, or nearly so: all pixels are from {low} to {high} of 255, "
+            "which shows no class; give a picture with more contrast",
+            stacklevel=2,
+        )
+    return pixels[np.newaxis, np.newaxis]
+
+
+def _check_size(image: Image.Image) -> None:
+    """Raises ValueError from where Pillow would only warn, up to where it raises itself."""
+    size, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if limit is not None and size > limit:
+        raise ValueError(f"its size of {size} pixels exceeds limit of {limit}; make it smaller")
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which convert("L") would clip at 255
-        return Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # which convert("L") would clip at 255
+        return Image.fromarray(_as_bytes(np.asarray(image)).astype(np.uint8))
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("L")
     grey, alpha = image.convert("RGBA").convert("LA").split()
@@ -52,3 +79,19 @@ def _grey(image: Image.Image) -> Image.Image:
     bright = ((np.asarray(grey) - 127.5) * weight).sum() > 0
     background = Image.new("L", image.size, 0 if bright else 255)
     return Image.composite(grey, background, alpha)
+
+
+def _as_bytes(values: Array) -> Array:
+    """Integers of more than 8 bits, or floats, scaled to whole numbers from 0 to 255."""
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("some of its values are not finite; replace those")
+    if low >= 0:
+        if high <= 65535 and not (values % 257).any():  # 8 bits, repeated to make 16
+            return values // 257
+        whites = WHITE_OF_FLOATS if values.dtype.kind == "f" else WHITE_OF_INTEGERS
+        for white, least in whites.items():
+            if least <= high <= white:
+                values = np.rint(values * 255 if white == 1 else values)
+                return values // max(1, (white + 1) // 256)  # the upper 8 bits
+    return np.rint((values.astype(np.float64) - low) * (255 / ((high - low) or 1)))

@@ -9,6 +9,7 @@ machine learning algorithms", 2017; Y. LeCun et al., "Gradient-based learning ap
 recognition", 1998.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -23,6 +24,7 @@ from minicnn.backend import Array
 from minicnn.datasets.dataset import Dataset
 from minicnn.datasets.download import download
 from minicnn.datasets.idx import REMEDY, DataError, read_idx
+from minicnn.files import as_path
 
 SHAPES = {
     "train-images-idx3-ubyte": (60000, 28, 28),
@@ -117,8 +119,9 @@ def fashion_mnist(folder: Path | str | None = None) -> tuple[Dataset, Dataset]:
     else in $MINICNN_DATA or its subfolder fashion-mnist, in the user's cache, in
     /usr/share/datasets/fashion-mnist, and then they are downloaded into the cache.
 
-    Raises DatasetNotFound, which tells what was tried and what helps, and DataError for a wrong
-    file in `folder` or $MINICNN_DATA; elsewhere a wrong file is passed over with a warning.
+    Warns if $MINICNN_DATA has no such files, and where a wrong file is passed over. Raises
+    DatasetNotFound, which tells what was tried and what helps, DataError for a wrong file in
+    `folder` or $MINICNN_DATA, and ValueError for a `folder` below an unknown home folder.
     """
     return _load(FASHION_MNIST, folder)
 
@@ -131,14 +134,36 @@ def mnist(folder: Path | str | None = None) -> tuple[Dataset, Dataset]:
 def find(source: Source) -> Path | None:
     """The first folder on this machine with the four files, which are not opened; None if there is
     none."""
-    for folder, _ in _places(source, None):
-        if all(_path_of(folder, file) for file in SHAPES):
-            return folder
-    return None
+    return next((folder for folder, _ in _places(source, None) if not _problem(folder)), None)
+
+
+def chosen_problem(source: Source) -> str | None:
+    """Why $MINICNN_DATA is of no use for this data set; None if it is, or is not set."""
+    value = os.environ.get("MINICNN_DATA")
+    try:
+        folder = _chosen(source)
+        if folder is None or not (problem := _problem(folder)):
+            return None
+        if str(folder) != value:
+            problem = f"{folder}: {problem}"
+    except ValueError as error:
+        problem = str(error)
+    return f"MINICNN_DATA is {value}, which does not have the files of {source.title} ({problem})"
+
+
+def cache_problem() -> str | None:
+    """Why nothing can be downloaded on this machine; None if there is a folder for that."""
+    try:
+        _cache(FASHION_MNIST)
+    except DataError as error:
+        return str(error)
 
 
 def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
     failures = []
+    if folder is None and (problem := chosen_problem(source)):
+        warnings.warn(f"{problem}: the search goes on in other places", stacklevel=3)
+        failures.append(problem)
     for place, chosen_by_user in _places(source, folder):
         try:
             return _read_folder(source, place)
@@ -151,8 +176,9 @@ def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
             failures.append(str(error))
     if folder is None:
         try:
-            download(source.mirrors, source.md5, _cache(source))
-            return _read_folder(source, _cache(source))
+            cache = _cache(source)
+            download(source.mirrors, source.md5, cache)
+            return _read_folder(source, cache)
         except DataError as error:
             failures.append(str(error))
     raise DatasetNotFound(_explain(source, failures))
@@ -161,33 +187,58 @@ def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
 def _places(source: Source, folder: Path | str | None) -> list[tuple[Path, bool]]:
     """The folders to look in, in order, and of each whether the user chose it."""
     if folder is not None:
-        return [(Path(folder), True)]
-    places = [(_cache(source), False), (SYSTEM_FOLDER / source.name, False)]
-    if os.environ.get("MINICNN_DATA"):
-        chosen = Path(os.environ["MINICNN_DATA"])
-        inside = chosen / source.name
-        places.insert(0, (inside if os.path.isdir(inside) else chosen, True))
-    return places
+        return [(as_path(folder), True)]
+    places = []
+    if not chosen_problem(source) and (chosen := _chosen(source)):
+        places.append((chosen, True))
+    with contextlib.suppress(DataError):
+        places.append((_cache(source), False))
+    return [*places, (SYSTEM_FOLDER / source.name, False)]
+
+
+def _chosen(source: Source) -> Path | None:
+    """The folder that $MINICNN_DATA chooses, if it is set: the data set's own in it if there is
+    one. Raises ValueError if its home folder is not known."""
+    value = os.environ.get("MINICNN_DATA")
+    if not value:
+        return None
+    inside = as_path(value) / source.name
+    return inside if os.path.isdir(inside) else as_path(value)
 
 
 def _cache(source: Source) -> Path:
+    """The folder to download into. Raises DataError if the user's cache has no place."""
     import pooch  # here: importing it takes half as long as all of minicnn
 
-    return Path(pooch.os_cache("minicnn")) / source.name
+    try:
+        return as_path(pooch.os_cache("minicnn")) / source.name
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            "there is no cache folder to download into, because the home folder is not known: set "
+            "HOME or XDG_CACHE_HOME to a folder"
+        ) from error
 
 
 def _read_folder(source: Source, folder: Path) -> tuple[Dataset, Dataset]:
-    if not os.path.isdir(folder):
-        raise DatasetNotFound(f"{folder}: no such folder")
-    paths = {file: _path_of(folder, file) for file in SHAPES}
-    missing = [file for file, path in paths.items() if path is None]
-    if missing:
-        raise DatasetNotFound(f"{folder}: {', '.join(missing)} not in it")
-    arrays = [_read_file(source, path, file) for file, path in paths.items()]
+    if problem := _problem(folder):
+        raise DatasetNotFound(f"{folder}: {problem}")
+    arrays = [_read_file(source, _path_of(folder, file), file) for file in SHAPES]
     return tuple(
         Dataset(images[:, np.newaxis], labels, source.classes, source.name)
         for images, labels in (arrays[:2], arrays[2:])
     )
+
+
+def _problem(folder: Path) -> str | None:
+    """What a folder lacks to hold the four files, which are not opened; None if they are there."""
+    try:
+        os.stat(os.path.join(folder, "."))  # which needs what opening a file in it needs
+    except (FileNotFoundError, ValueError):
+        return "no such folder exists"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    missing = [file for file in SHAPES if not _path_of(folder, file)]
+    return f"{', '.join(missing)} not in it" if missing else None
 
 
 def _path_of(folder: Path, file: str) -> Path | None:

@@ -1,0 +1,20 @@
+"""Paths as people write them."""
+
+import os
+from pathlib import Path
+
+
+def as_path(path: Path | str) -> Path:
+    """`path` with the home folder in the place of a leading ~ or ~user, as in a shell.
+
+    A file that is there under the name ~user is that file, if there is no such user. Raises
+    ValueError where the home folder is not known.
+    """
+    text = os.path.expanduser(os.fspath(path))
+    if text.startswith("~") and not os.path.lexists(text):
+        user = text.replace(os.sep, "/").split("/")[0]
+        raise ValueError(
+            f"{text} cannot be found: the home folder of {user} is not known; give the whole path"
+        )
+    found = Path(text)  # which drops the ./ of ./~user
+    return found.absolute() if str(found).startswith("~") else found
