@@ -71,6 +71,12 @@ def small_product(x: Array) -> int:
     return 1_000_000 if device_of(x) == "cpu" else sys.maxsize
 
 
+def masked(x: Array, mask: Array) -> Array:
+    """x where `mask`, else 0: its bits times 0 or 1, since infinity times 0 is nan. `where` is ten
+    times slower on a CPU, where which entries are taken is random."""
+    return (x.view(f"i{x.itemsize}") * mask).view(x.dtype)
+
+
 def synchronize(device: str) -> None:
     """Waits until `device` has done all that it was given; do so before reading a clock."""
     if device == "gpu":

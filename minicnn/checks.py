@@ -1,5 +1,9 @@
 """Arguments are checked where they come in; what does not fit gets one sentence: what was expected,
-what came, how to mend it."""
+what was given, how to fix it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -7,6 +11,8 @@ from minicnn.backend import Array, array_module, device_of
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def integer(name: str, value: int, minimum: int) -> int:
@@ -25,13 +31,41 @@ def pair(name: str, value: int | Pair, minimum: int) -> Pair:
     return tuple(integer(name, v, minimum) for v in values)
 
 
-def check_float(owner: object, x: Array) -> None:
-    """Raises ValueError unless x is an array of floats."""
+def finite(name: str, value: float) -> float:
+    """`value` as a float; ValueError if it is not a finite number."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    if not is_number or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def float_dtype(dtype: Any) -> np.dtype:
+    """`dtype` as a NumPy dtype; ValueError if it is not one that layers compute with."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in FLOATS:
+        raise ValueError(f"expected a dtype of floats, float32 or float64, but got {dtype!r}")
+    return found
+
+
+def sizes(owner: object, shape: Sequence[int], minimum: int = 0) -> Shape:
+    """`shape` as a tuple; ValueError if it is not one of integers >= minimum."""
+    if not isinstance(shape, (tuple, list)):
+        raise ValueError(f"{owner} expected a shape, a tuple of integers, but got {shape!r}")
+    return tuple(integer(f"each size of shape {tuple(shape)}", size, minimum) for size in shape)
+
+
+def check_float(owner: object, x: Array, name: str = "x") -> None:
+    """Raises ValueError unless x, called `name`, is an array of float32 or float64. The sums of
+    narrower floats overflow and lose digits: float16 ends at 65504 and counts to 2048."""
     array_module(x)
-    if x.dtype.kind != "f":
+    if x.dtype not in FLOATS:
+        images = " / 255 if it holds images of bytes" if x.dtype == np.uint8 else ""
         raise ValueError(
-            f"{owner} expected a float array but got {x.dtype}: images of bytes, for example, "
-            f"become floats as x.astype('float32') / 255"
+            f"{owner} expected {name} of float32 or float64 but got {x.dtype}: convert it with "
+            f".astype('float32'){images}"
         )
 
 
@@ -47,7 +81,7 @@ def check_device(owner: object, name: str, x: Array, other: Array) -> None:
 
 def check_images(owner: object, x_shape: Shape, channels: int | None = None) -> None:
     """Raises ValueError unless `x_shape` is (N, C, H, W), with C = `channels` if that is given."""
-    if len(x_shape) != 4:
+    if len(sizes(owner, x_shape)) != 4:
         raise ValueError(f"{owner} expected x of shape (N, C, H, W) but got {tuple(x_shape)}")
     if channels is not None and x_shape[1] != channels:
         raise ValueError(
@@ -57,6 +91,7 @@ def check_images(owner: object, x_shape: Shape, channels: int | None = None) -> 
 
 
 def check_gradient(owner: object, dy: Array, y_shape: Shape) -> None:
-    """Raises ValueError unless the upstream gradient has the shape of the output."""
+    """Raises ValueError unless the upstream gradient is floats, of the shape of the output."""
+    check_float(owner, dy, "dy")
     if dy.shape != y_shape:
         raise ValueError(f"{owner} expected dy of y's shape {y_shape} but got {dy.shape}")

@@ -21,27 +21,31 @@ networks", AISTATS 2010; K. He et al., "Delving deep into rectifiers", ICCV 2015
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from minicnn.backend import Array
+from minicnn.checks import float_dtype, sizes
 
 
 def glorot_uniform(
-    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: type = np.float32
+    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Array:
     """Weights of `shape` (out, in, *kernel), uniform, drawn on the host from `rng`; a fresh
     generator, different in each run, if that is None."""
+    _check(shape, dtype)
     fan_in, fan_out = _fans(shape)
     bound = math.sqrt(6 / (fan_in + fan_out))  # (1)
     return _generator(rng).uniform(-bound, bound, shape).astype(dtype)
 
 
 def he_normal(
-    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: type = np.float32
+    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Array:
     """Weights of `shape` (out, in, *kernel), normal, for layers that a ReLU follows; drawn as in
     `glorot_uniform`."""
+    _check(shape, dtype)
     fan_in, _ = _fans(shape)
     deviation = math.sqrt(2 / fan_in)  # (2)
     return _generator(rng).normal(0, deviation, shape).astype(dtype)
@@ -55,6 +59,12 @@ def _generator(rng: np.random.Generator | None) -> np.random.Generator:
             f"rng must be a Generator, as from numpy.random.default_rng(0), got {rng!r}"
         )
     return rng
+
+
+def _check(shape: tuple[int, ...], dtype: Any) -> None:
+    if len(sizes("an initializer", shape, 1)) < 2:
+        raise ValueError(f"a weight's shape must be (out, in, *kernel), got {shape}")
+    float_dtype(dtype)
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -25,7 +25,10 @@ from minicnn.checks import check_device, check_float
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities (N, K) of logits (N, K): each row is positive and sums to 1."""
+    """Probabilities (N, K) of logits (N, K), K >= 1: each row is positive and sums to 1."""
+    check_float("softmax", logits, "logits")
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"expected logits (N, K) with K >= 1, got {logits.shape}")
     xp = array_module(logits)
     p = xp.exp(logits - logits.max(axis=1, keepdims=True))
     return p / p.sum(axis=1, keepdims=True)  # (1)
@@ -51,13 +54,15 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 def squared_error(prediction: Array, target: Array, reduction: str = "mean") -> tuple[Array, Array]:
     """(loss, dprediction) of two arrays of one shape; `reduction` is "mean" or "sum"."""
-    check_float("squared_error", prediction)
-    check_float("squared_error", target)
+    check_float("squared_error", prediction, "prediction")
+    check_float("squared_error", target, "target")
     check_device("squared_error", "target", target, prediction)
     if prediction.shape != target.shape:
         raise ValueError(
             f"expected a target of the prediction's shape {prediction.shape}, got {target.shape}"
         )
+    if prediction.size == 0:
+        raise ValueError(f"expected at least one prediction, got shape {prediction.shape}")
     if reduction not in ("mean", "sum"):
         raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
     m = prediction.size if reduction == "mean" else 1
@@ -66,11 +71,11 @@ def squared_error(prediction: Array, target: Array, reduction: str = "mean") -> 
 
 
 def _check_labels(logits: Array, labels: Array) -> None:
-    check_float("softmax_cross_entropy", logits)
+    check_float("softmax_cross_entropy", logits, "logits")
     check_device("softmax_cross_entropy", "labels", labels, logits)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.size == 0:
         raise ValueError(
-            f"expected logits (N, K) and labels (N,) with N >= 1, "
+            f"expected logits (N, K) and labels (N,) with N >= 1 and K >= 1, "
             f"got {logits.shape} and {labels.shape}"
         )
     if not np.issubdtype(labels.dtype, np.integer):

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping
 
 from minicnn.backend import Array
-from minicnn.checks import check_device
+from minicnn.checks import check_device, check_float, finite
 
 
 class SGD:
@@ -35,11 +35,11 @@ class SGD:
     def __init__(
         self, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
-        if not 0 < lr < float("inf"):
+        if finite("lr", lr) <= 0:
             raise ValueError(f"lr must be a finite number > 0, got {lr}")
-        if not 0 <= momentum < 1:
+        if not 0 <= finite("momentum", momentum) < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-        if not 0 <= weight_decay < float("inf"):
+        if finite("weight_decay", weight_decay) < 0:
             raise ValueError(f"weight_decay must be a finite number >= 0, got {weight_decay}")
         if nesterov and not momentum:
             raise ValueError("nesterov needs momentum > 0, got 0")
@@ -51,13 +51,9 @@ class SGD:
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless
-        `grads` has the same names and shapes, and all is on one device."""
-        expected = {name: w.shape for name, w in params.items()}
-        if (given := {name: g.shape for name, g in grads.items()}) != expected:
-            raise ValueError(f"expected gradients of shapes {expected} but got {given}")
-        for name, w in params.items():
-            check_device("SGD", f"the gradient of {name}", grads[name], w)
-            check_device("SGD", f"the velocity of {name}", self.velocity.get(name, w), w)
+        `grads` has the same names and shapes, as have the parameters of earlier steps, and all is
+        on one device."""
+        self._check(params, grads)
         for name, w in params.items():
             g = grads[name]
             if self.weight_decay:
@@ -67,6 +63,26 @@ class SGD:
                 g = g + self.momentum * v if self.nesterov else v  # (3)
             w -= self.lr * g  # (4)
 
+    def _check(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+        for name, array in [*params.items(), *grads.items()]:
+            check_float("SGD", array, name)
+        expected, given, earlier = (
+            {name: array.shape for name, array in arrays.items()}
+            for arrays in (params, grads, self.velocity)
+        )
+        if given != expected:
+            raise ValueError(f"expected gradients of shapes {expected} but got {given}")
+        if self.velocity and earlier != expected:
+            raise ValueError(
+                f"this optimizer has the velocity of parameters of shapes {earlier} but was given "
+                f"{expected}: make a new optimizer for another network"
+            )
+        for name, w in params.items():
+            check_device("SGD", f"the gradient of {name}", grads[name], w)
+            check_device("SGD", f"the velocity of {name}", self.velocity.get(name, w), w)
+            if not getattr(w.flags, "writeable", True):  # which arrays of CuPy always are
+                raise ValueError(f"parameter {name} is read-only: replace it by a copy of it")
+
 
 def constant(progress: float) -> float:
     """No schedule: 1 throughout."""
@@ -75,6 +91,7 @@ def constant(progress: float) -> float:
 
 def cosine(progress: float) -> float:
     """The factor of the learning rate after a share `progress` of the training, from 1 to 0."""
+    finite("progress", progress)
     return (1 + math.cos(math.pi * progress)) / 2  # (5)
 
 

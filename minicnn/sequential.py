@@ -6,8 +6,7 @@
 `forward` keeps a tape, what each layer saved, and `backward` reads it from its end.
 """
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from minicnn.backend import Array
@@ -20,7 +19,8 @@ class Sequential(Layer):
 
     `params` is one flat dict of the layers' own arrays, so writing into one changes the layer; to
     replace an array, assign to the layer's `params`. The names, "0.weight", "0.bias", "3.weight",
-    are those of PyTorch's Sequential.
+    are those of PyTorch's Sequential. A parameter that is used twice, since its layer stands twice
+    or two layers share an array, has the name of its first use, and its gradients are added up.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -32,12 +32,12 @@ class Sequential(Layer):
         self.layers = layers
 
     @property
-    def params(self) -> dict[str, Array]:
-        return {
-            f"{i}.{name}": parameter
-            for i, layer in enumerate(self.layers)
-            for name, parameter in layer.params.items()
-        }
+    def params(self) -> "FlatParams":
+        first_uses: dict[int, tuple[str, Array]] = {}
+        for i, layer in enumerate(self.layers):
+            for name, parameter in layer.params.items():
+                first_uses.setdefault(id(parameter), (f"{i}.{name}", parameter))
+        return FlatParams(first_uses.values())
 
     @property
     def whole_batch(self) -> bool:
@@ -83,13 +83,32 @@ class Sequential(Layer):
     def backward(
         self, dy: Array, saved: list[Any], need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
+        names = {id(parameter): name for name, parameter in self.params.items()}
         grads = {}
         for i, (layer, saved_i) in reversed(list(enumerate(zip(self.layers, saved)))):
             dy, layer_grads = layer.backward(dy, saved_i, need_dx or i > 0)  # (2)
-            grads.update((f"{i}.{name}", grad) for name, grad in layer_grads.items())
+            for name, grad in layer_grads.items():
+                name = names.get(id(layer.params.get(name)), f"{i}.{name}")
+                grads[name] = grads[name] + grad if name in grads else grad
         return dy, grads
 
-    def map_params(self, change: Callable[[Array], Array]) -> "Sequential":
-        clone = copy.copy(self)
-        clone.layers = tuple(layer.map_params(change) for layer in self.layers)
-        return clone
+
+class FlatParams(dict[str, Array]):
+    """The parameters of a network by name, gathered from its layers at each access. So an entry
+    that is replaced here would be replaced nowhere else, and that raises ValueError."""
+
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise ValueError(
+            "net.params is gathered from the layers, so its entries cannot be replaced: copy "
+            "values in with net.params[name][...] = values or net.load_params(params), or assign "
+            "to the layer's own dict, as in net.layers[0].params['weight'] = array"
+        )
+
+    __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __setitem__(self, name: str, array: Array) -> None:
+        if array is not self.get(name):  # as it is in params[name] += 1, which has written into it
+            self._refuse()
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
+        return dict, (dict(self),)  # a copy is a plain dict

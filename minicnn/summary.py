@@ -26,15 +26,17 @@ class LayerCost:
 
 def summarize(net: Sequential, x_shape: Shape) -> list[LayerCost]:
     """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), found by one
-    forward pass. An array that two layers keep is counted once, at the first of them."""
+    forward pass. An array that two layers keep, and a parameter that two share, is counted once, at
+    the first of them."""
     x = np.zeros(x_shape, np.float32)
     rows, kept = [], {}  # by address; held here, so that no address is used twice
+    sizes = {id(parameter): parameter.size for parameter in net.params.values()}
     for layer, in_shape, out_shape in net.trace(x_shape):
         x, saved = layer.forward(x)
         new = {_address(array): array for array in arrays_in(saved)}
         new_bytes = sum(new[address].nbytes for address in new.keys() - kept)
         kept |= new
-        parameters = sum(parameter.size for parameter in layer.params.values())
+        parameters = sum(sizes.pop(id(parameter), 0) for parameter in layer.params.values())
         cost = layer.multiply_adds(in_shape)
         rows.append(LayerCost(repr(layer), out_shape, parameters, cost, new_bytes))
     return rows

@@ -42,10 +42,10 @@ KEEPING = {  # what makes a view, or a copy that lies in memory as x does
     **dict.fromkeys(("empty_like", "ones_like", "zeros_like"), ("dtype",)),
     **dict.fromkeys(("broadcast_to", "expand_dims", "moveaxis", "ravel", "reshape"), ()),
     **dict.fromkeys(("squeeze", "swapaxes", "transpose"), ()),
-    **{"astype": ("order", "copy"), "copy": ("order",)},
+    **{"astype": ("order", "copy"), "copy": ("order",), "view": ()},
 }
 METHODS = """all any argmax argmin astype copy dot max mean min nonzero prod ravel repeat reshape
-squeeze sum swapaxes take transpose""".split()
+squeeze sum swapaxes take transpose view""".split()
 CREATING = ("arange", "empty", "full", "ones", "zeros")
 CONSTANTS = ("bool_", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "uint8")
 ATTRIBUTES = ("dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides")
@@ -256,7 +256,11 @@ cupy = SimpleNamespace(
     **{name: getattr(np, name) for name in CONSTANTS},
     **{name: _creating(name) for name in CREATING},
     **{name: _ufunc(name) for name in UFUNCS},
-    **{name: _function(name) for name in COMPUTING | WAITING | KEEPING if name != "astype"},
+    **{
+        name: _function(name)
+        for name in COMPUTING | WAITING | KEEPING
+        if name not in ("astype", "view")
+    },
 )
 cupy.array = lambda x: _as_array(x).copy("K")
 for _name, _ufunc_name in OPERATORS.items():

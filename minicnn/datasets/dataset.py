@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from minicnn.backend import Array, array_module, device_of, to_device
-from minicnn.checks import check_device
+from minicnn.checks import check_device, float_dtype
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Dataset:
 
 def as_input(images: Array, dtype: type = np.float32) -> Array:
     """Images of bytes (N, C, H, W) as `dtype`, scaled to 0..1, with the batch last in memory."""
-    xp = array_module(images)
+    xp, dtype = array_module(images), float_dtype(dtype)
     # moved as bytes, a quarter of the memory of float32
     pixels = xp.ascontiguousarray(images.transpose(1, 2, 3, 0))  # (C, H, W, N)
     return xp.divide(pixels, 255, dtype=dtype).transpose(3, 0, 1, 2)

@@ -16,7 +16,7 @@ Source: Y. LeCun et al., "Efficient BackProp", 1998, section 4.4; V. Nair, G. Hi
 linear units improve restricted Boltzmann machines", ICML 2010.
 """
 
-from minicnn.backend import Array, array_module
+from minicnn.backend import Array, array_module, masked
 from minicnn.checks import check_device, check_float, check_gradient
 from minicnn.layers.base import Gradients, Layer
 
@@ -85,4 +85,4 @@ class ReLU(Activation):
         y = saved
         check_gradient(self, dy, y.shape)
         check_device(self, "dy", dy, y)
-        return (dy * (y > 0) if need_dx else None), {}  # (6)
+        return (masked(dy, y > 0) if need_dx else None), {}  # (6)

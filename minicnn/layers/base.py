@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backend import Array, choose_device, device_of, to_device
-from minicnn.checks import Shape
+from minicnn.backend import Array, array_module, choose_device, device_of, to_device
+from minicnn.checks import Shape, float_dtype, sizes
 
 Gradients = dict[str, Array]
 
@@ -57,16 +57,15 @@ class Layer:
     def output_shape(self, x_shape: Shape) -> Shape:
         """The shape of y for x of `x_shape`. Raises ValueError, with the arithmetic, if x does not
         fit."""
-        return tuple(x_shape)
+        return sizes(self, x_shape)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """How many multiply-adds the products of one forward pass over x of `x_shape` take."""
         return 0
 
     def astype(self, dtype: Any) -> "Layer":
-        """The same layer with parameters of `dtype`, a float type; the arrays are copies."""
-        if not np.issubdtype(dtype, np.floating):
-            raise ValueError(f"parameters must be floats, got dtype {dtype}")
+        """The same layer with parameters of `dtype`, float32 or float64; the arrays are copies."""
+        dtype = float_dtype(dtype)
         return self.map_params(lambda parameter: parameter.astype(dtype))
 
     def to(self, device: str) -> "Layer":
@@ -95,6 +94,7 @@ class Layer:
             )
         for name, parameter in own.items():
             value = params[name]
+            array_module(value)
             if value.shape != parameter.shape or value.dtype != parameter.dtype:
                 raise ValueError(
                     f"parameter {name} has shape {parameter.shape} and dtype {parameter.dtype} "
@@ -104,7 +104,6 @@ class Layer:
             parameter[...] = to_device(params[name], device_of(parameter))
 
     def map_params(self, change: Callable[[Array], Array]) -> "Layer":
-        """The same layer with `change(p)` in the place of each parameter p."""
-        clone = copy.copy(self)
-        clone.params = {name: change(parameter) for name, parameter in self.params.items()}
-        return clone
+        """A copy of the layer with `change(p)` in the place of each parameter p. What stands twice
+        in it, a layer or a parameter, does so in the copy."""
+        return copy.deepcopy(self, {id(p): change(p) for p in self.params.values()})

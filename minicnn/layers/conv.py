@@ -58,7 +58,7 @@ class Conv2D(Layer):
     (out_channels,), zeros, absent with `bias=False`. Without `rng` the weights differ from run to
     run.
 
-    Where x is not finite, the row of outputs beside those that see it may be nan too: see rows.py.
+    On a GPU, where x or dy is not finite, the row beside may be nan too: see rows.py.
     """
 
     def __init__(
@@ -111,10 +111,11 @@ class Conv2D(Layer):
         check_float(self, x)
         check_device(self, "x", x, self.params["weight"])
         n, o, oh, ow = self.output_shape(x.shape)
-        rows = Rows.together(self.window, o // self.groups, oh)
+        padded = self.window.pad(x)
+        rows = Rows.together(self.window, o // self.groups, oh).or_single(padded)
         weight = self._matrix(rows, x.dtype)
         bias = self.params["bias"][:, None, None, None, None] if "bias" in self.params else 0
-        windows = rows.window.view(self.window.pad(x))  # (C, KH, KW, OH/R, OW, N)
+        windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
         xp = array_module(x)
         y = xp.empty((o, oh // rows.count, rows.count, ow, n), x.dtype)
         blocks = _blocks(windows, weight)
@@ -133,9 +134,11 @@ class Conv2D(Layer):
         check_gradient(self, dy, self.output_shape(x.shape))
         check_device(self, "dy", dy, x)
         n, o, oh, ow = dy.shape
-        rows = Rows.together(self.window, o // self.groups, oh)
-        weight = self._matrix(rows, x.dtype)
         padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
+        rows = Rows.together(self.window, o // self.groups, oh)
+        if need_dx:
+            rows = rows.or_single(dy)
+        weight = self._matrix(rows, x.dtype)
         windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
         dy_rows = dy.reshape(o, oh // rows.count, rows.count, ow, n).swapaxes(1, 2)
         xp = array_module(x)

@@ -18,7 +18,7 @@ errors", Nature 323, 1986.
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.checks import Shape, check_device, check_float, check_gradient, integer
+from minicnn.checks import Shape, check_device, check_float, check_gradient, integer, sizes
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.base import Gradients, Layer
 
@@ -49,7 +49,7 @@ class Linear(Layer):
         return f"{type(self).__name__}({self.in_features}, {self.out_features}{bias})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
-        if len(x_shape) != 2 or x_shape[1] != self.in_features:
+        if len(sizes(self, x_shape)) != 2 or x_shape[1] != self.in_features:
             raise ValueError(
                 f"{self!r} expected x of shape (N, {self.in_features}) but got {tuple(x_shape)}"
             )

@@ -18,7 +18,7 @@ average; M. Ranzato et al., "Unsupervised learning of invariant feature hierarch
 applications to object recognition", CVPR 2007, for the maximum.
 """
 
-from minicnn.backend import Array, array_module
+from minicnn.backend import Array, array_module, masked
 from minicnn.checks import (
     Pair,
     Shape,
@@ -88,7 +88,7 @@ class MaxPool2D(Pool2D):
         for tap, dtap in zip(self.window.taps(padded), self.window.taps(dpadded)):
             first = (tap == y) & ~found
             found |= first
-            dtap += dy * first  # (2)
+            dtap += masked(dy, first)  # (2)
         return self.window.unpad(dpadded), {}
 
 

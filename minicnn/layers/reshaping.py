@@ -10,7 +10,7 @@ view with the batch last, where the rows of features already lie in memory.
 import math
 
 from minicnn.backend import Array
-from minicnn.checks import Shape, check_gradient
+from minicnn.checks import Shape, check_float, check_gradient, sizes
 from minicnn.layers.base import Gradients, Layer
 
 
@@ -21,11 +21,12 @@ class Flatten(Layer):
         return "Flatten()"
 
     def output_shape(self, x_shape: Shape) -> Shape:
-        if len(x_shape) < 2:
+        if len(sizes(self, x_shape)) < 2:
             raise ValueError(f"Flatten() expected x of shape (N, ...) but got {tuple(x_shape)}")
         return x_shape[0], math.prod(x_shape[1:])
 
     def forward(self, x: Array) -> tuple[Array, Shape]:
+        check_float(self, x)
         n, d = self.output_shape(x.shape)
         batch_last = x.transpose(*range(1, x.ndim), 0)
         return batch_last.reshape(d, n).T, x.shape  # (1)

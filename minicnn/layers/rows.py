@@ -11,12 +11,15 @@ in height and no dilation,
 
 The first line is a convolution again, whose window is (R - 1)*S rows higher and moves on by R*S.
 For a 5x5 kernel and R = 2 it has 1.2 times the multiplications, zeros included, and 0.6 times the
-columns. What is not finite spreads further than by the definition, since 0 times infinity is nan.
+columns. But its zeros times infinity are nan, so that one row is taken at a time where anything is
+not finite; except on a GPU, where looking for it would hold up the work.
 """
 
 import functools
 
-from minicnn.backend import Array, array_module
+import numpy as np
+
+from minicnn.backend import Array, array_module, device_of
 from minicnn.windows import Window
 
 FEW_CHANNELS = 16  # up to which it pays on a CPU; not measured on a GPU
@@ -27,7 +30,7 @@ class Rows:
 
     def __init__(self, single: Window, count: int) -> None:
         (kh, kw), (sh, sw) = single.kernel, single.stride
-        self.count = count
+        self.single, self.count = single, count
         self.parts = [slice(r * sh, r * sh + kh) for r in range(count)]
         kernel = kh + (count - 1) * sh, kw
         self.window = Window(kernel, (count * sh, sw), single.padding, single.dilation)
@@ -41,6 +44,12 @@ class Rows:
         few_zeros = dh == 1 and 3 * (kh + sh) <= 4 * kh
         two = channels <= FEW_CHANNELS and height % 2 == 0 and few_zeros
         return cls(single, 2 if two else 1)
+
+    def or_single(self, array: Array) -> "Rows":
+        """These rows if `array`, which `spread` is multiplied by, is finite; else one at a time."""
+        if self.count == 1 or device_of(array) == "gpu" or np.isfinite(np.vdot(array, array)):
+            return self
+        return Rows(self.single, 1)
 
     def spread(self, weight: Array) -> Array:
         """weight (O, C, KH, KW) -> spread (O, R, C, U, KW)."""
