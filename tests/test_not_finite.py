@@ -1,4 +1,4 @@
-"""Infinity and nan reach only what depends on them, and float16, whose sums overflow, is refused."""
+"""Infinity and nan reach only what depends on them; float16, whose sums overflow, is refused."""
 
 import numpy as np
 import pytest
