@@ -1,8 +1,9 @@
 """A `map` over the cores: this process and forked copies of it each take a share of the jobs.
 
 Processes and not threads, since calls into NumPy take about 10 microseconds each in a small
-network, and threads spend as long on handing the interpreter's lock to each other. Where a fork is
-not safe, on systems other than Linux or while other threads compute, the workers are threads.
+network, and threads spend as long on handing the interpreter's lock to each other. Only Linux forks
+safely; elsewhere the workers are threads. While other threads compute there is no fork, and this
+process works alone.
 """
 
 import contextlib
@@ -40,25 +41,44 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
     with ONE_BLAS_THREAD, contextlib.ExitStack() as stack:
         if workers == 1 or multiprocessing.current_process().daemon:  # which may have no children
             yield lambda jobs: list(map(quick_work, jobs))
-            return
-        pipes = []
-        try:
-            while can_fork() and len(pipes) < workers - 1:
-                pipes.append(stack.enter_context(_forked(quick_work)))
-        except _NotQuiet:
-            pass
-        except OSError as error:
-            warnings.warn(
-                f"the system allows no more processes ({error.strerror}), so {len(pipes) + 1} of "
-                f"{workers} workers do the work: see ulimit -u and ulimit -n",
-                stacklevel=3,
-            )
-            workers = len(pipes) + 1
-        if pipes or workers == 1:
+        elif can_fork():
+            pipes = _fork_all(quick_work, workers - 1, stack)
             yield lambda jobs: _scatter(quick_work, pipes, jobs)
         else:
             pool = stack.enter_context(ThreadPoolExecutor(workers))
             yield lambda jobs: list(pool.map(quick_work, jobs))
+
+
+def _fork_all(
+    work: Callable[[Any], Any], count: int, stack: contextlib.ExitStack
+) -> list[Connection]:
+    """The ends of pipes to `count` processes, or to fewer: as many as the system allows, with a
+    warning, and as were forked while no other thread computed."""
+    pipes: list[Connection] = []
+    refusal = None
+    try:
+        while len(pipes) < count:
+            pipes.append(stack.enter_context(_forked(work)))
+    except _NotQuiet:
+        pass
+    except OSError as error:
+        refusal = (
+            f"the system allows no more processes ({error.strerror}), so {len(pipes) + 1} of "
+            f"{count + 1} workers do the work: see ulimit -u and ulimit -n"
+        )
+    _tell(refusal)
+    return pipes
+
+
+def _tell(refusal: str | None) -> None:
+    """Warns, but once for all blocks in a row with the same refusal, as in each epoch of a run."""
+    global _told
+    before, _told = _told, refusal
+    if refusal not in (None, before):
+        warnings.warn(refusal, stacklevel=5)
+
+
+_told: str | None = None
 
 
 class _OneBlasThread:

@@ -56,9 +56,14 @@ def _probe(mirrors: Sequence[str], name: str) -> dict[str, str]:
                 cause = cause.__context__
             problems[mirror] = str(cause)
 
-    threads = [threading.Thread(target=ask, args=(mirror,), daemon=True) for mirror in mirrors]
-    for thread in threads:
-        thread.start()
+    threads = []
+    for mirror in mirrors:
+        thread = threading.Thread(target=ask, args=(mirror,), daemon=True)
+        try:
+            thread.start()
+            threads.append(thread)
+        except RuntimeError as error:  # the system allows no more threads
+            problems[mirror] = str(error)
     deadline = time.monotonic() + PROBE_SECONDS
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
