@@ -20,6 +20,13 @@ class DeviceError(ValueError):
 
 def array_module(x: Array) -> ModuleType:
     """`numpy` or `cupy`, whichever `x` belongs to. Raises ValueError for anything but an array."""
+    if type(x) is np.ndarray:
+        return np
+    if isinstance(x, (np.ma.MaskedArray, np.matrix)):
+        raise ValueError(
+            f"expected a plain array but got a {type(x).__name__}, which computes otherwise: make "
+            "one with numpy.array(x)"
+        )
     if isinstance(x, (np.ndarray, np.generic)):
         return np
     if type(x).__module__.partition(".")[0] == "cupy":
@@ -38,11 +45,11 @@ def device_of(x: Array) -> str:
 
 def to_device(x: Array, device: str) -> Array:
     """`x` on `device`, `"cpu"` or `"gpu"`: itself if it is there already, else a copy."""
+    device = choose_device(device)
     if device_of(x) == device:
         return x
     if device == "cpu":
         return x.get()
-    choose_device(device)
     import cupy
 
     return cupy.asarray(x)
@@ -90,8 +97,9 @@ def choose_device(name: str) -> str:
 
     Raises DeviceError, with the reason and the remedy, if `"gpu"` is asked for and none works.
     """
-    if name not in DEVICES:
-        raise DeviceError(f"expected a device of {', '.join(DEVICES)} but got {name!r}")
+    if not isinstance(name, str) or name not in DEVICES:
+        given = repr(name) if isinstance(name, str) else type(name).__name__
+        raise DeviceError(f"expected a device of {', '.join(DEVICES)} but got {given}")
     if name == "cpu":
         return "cpu"
     problem = gpu_problem()

@@ -24,6 +24,7 @@ from safetensors.numpy import load, save
 
 import minicnn
 from minicnn.backend import Array, to_device
+from minicnn.checks import require
 from minicnn.datasets import Dataset
 from minicnn.files import as_path
 from minicnn.layers.base import Layer
@@ -79,7 +80,11 @@ def _flush_folder(folder: Path) -> None:
 
 def save_weights(net: Layer, path: Path | str, metadata: dict[str, Any] | None = None) -> None:
     """Writes the parameters of `net` to a safetensors file, and `metadata` as JSON."""
-    write_atomically(as_path(path), _with_sum(net.params, metadata or {}))
+    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    metadata = {} if metadata is None else metadata
+    is_ours = isinstance(metadata, dict) and "sha256" not in metadata
+    require(is_ours, "metadata must be a dictionary without the entry sha256, our own", metadata)
+    write_atomically(as_path(path), _with_sum(net.params, metadata))
 
 
 def load_weights(net: Layer, path: Path | str) -> None:
@@ -88,6 +93,7 @@ def load_weights(net: Layer, path: Path | str) -> None:
     Raises ValueError, and leaves `net` as it is, if the file is not whole or has other names,
     shapes or dtypes.
     """
+    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
     path = as_path(path)
     content = _read_weights(path)
     try:
@@ -246,7 +252,10 @@ def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, Any]) -> bytes:
     """A safetensors file with the metadata, and the sum of all of it. There is one entry of JSON,
     since safetensors writes several in any order."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in _on_host(arrays).items()}
-    entry = json.dumps({"sha256": NO_SUM} | metadata, allow_nan=False)
+    try:
+        entry = json.dumps({"sha256": NO_SUM} | metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be what JSON can hold: {error}") from None
     content = save(contiguous, {"minicnn": entry})
     return content.replace(_sum_entry(NO_SUM), _sum_entry(_sum_of(content)), 1)
 

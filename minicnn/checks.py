@@ -15,45 +15,93 @@ Shape = tuple[int, ...]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def shown(value: Any) -> str:
+    """`value` as a message shows it: in one line, an array by its type and shape."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"an array of {value.dtype} {shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def require(holds: bool, sentence: str, value: Any) -> None:
+    """Raises ValueError, with the sentence and the value, unless it holds."""
+    if not holds:
+        raise ValueError(f"{sentence}, got {shown(value)}")
+
+
+def is_integer(value: Any) -> bool:
+    """Whether it is an int, of Python or NumPy, and not True or False."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def integer(name: str, value: int, minimum: int) -> int:
     """`value` as an int; ValueError if it is not an integer >= minimum."""
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+    if not is_integer(value) or value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {shown(value)}")
     return int(value)
 
 
 def pair(name: str, value: int | Pair, minimum: int) -> Pair:
     """An int, or (height, width), as (height, width); ValueError if not integers >= minimum."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2:
-        raise ValueError(f"{name} must be an integer or (height, width), got {value!r}")
+    require(len(values) == 2, f"{name} must be an integer or (height, width)", value)
     return tuple(integer(name, v, minimum) for v in values)
 
 
 def finite(name: str, value: float) -> float:
     """`value` as a float; ValueError if it is not a finite number."""
-    is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if not is_number or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    is_number = is_integer(value) or isinstance(value, (float, np.floating))
+    require(is_number and math.isfinite(value), f"{name} must be a finite number", value)
     return float(value)
+
+
+def positive(name: str, value: float) -> float:
+    """`value` as a float; ValueError if it is not a finite number > 0."""
+    require(finite(name, value) > 0, f"{name} must be a finite number > 0", value)
+    return float(value)
+
+
+def flag(name: str, value: bool) -> bool:
+    """`value` as a bool; ValueError if it is anything else, such as an argument out of place."""
+    require(isinstance(value, (bool, np.bool_)), f"{name} must be True or False", value)
+    return bool(value)
+
+
+def generator(rng: np.random.Generator) -> np.random.Generator:
+    """`rng` itself; ValueError if it is no generator."""
+    sentence = "rng must be a Generator, as from numpy.random.default_rng(0)"
+    require(isinstance(rng, np.random.Generator), sentence, rng)
+    return rng
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """`value`, an array or nested lists, as an array; ValueError if it is not of real numbers."""
+    if isinstance(value, np.ndarray):
+        array_module(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # on a GPU; nested lists of different lengths
+        array = np.asarray(None)
+    require(array.dtype.kind in "biuf", f"{name} must be an array of numbers on the host", value)
+    return array
 
 
 def float_dtype(dtype: Any) -> np.dtype:
     """`dtype` as a NumPy dtype; ValueError if it is not one that layers compute with."""
     try:
-        found = np.dtype(dtype)
-    except TypeError:
+        found = None if dtype is None else np.dtype(dtype)
+    except (TypeError, ValueError):
         found = None
-    if found not in FLOATS:
-        raise ValueError(f"expected a dtype of floats, float32 or float64, but got {dtype!r}")
+    if found is None or found not in FLOATS:  # None equals float64, which is NumPy's default
+        raise ValueError(f"expected a dtype of floats, float32 or float64, but got {shown(dtype)}")
     return found
 
 
 def sizes(owner: object, shape: Sequence[int], minimum: int = 0) -> Shape:
     """`shape` as a tuple; ValueError if it is not one of integers >= minimum."""
     if not isinstance(shape, (tuple, list)):
-        raise ValueError(f"{owner} expected a shape, a tuple of integers, but got {shape!r}")
+        raise ValueError(f"{owner} expected a shape, a tuple of integers, but got {shown(shape)}")
     return tuple(integer(f"each size of shape {tuple(shape)}", size, minimum) for size in shape)
 
 

@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     with _anything_printable(), _warnings_in_a_line():
         args = _parser().parse_args(argv)
         try:
-            return args.run(args) or 0
+            status = args.run(args) or 0
+            sys.stdout.flush()  # or the interpreter would at its end, and tell of a broken pipe
+            return status
         except BrokenPipeError:
             _close_stdout()
             return 1

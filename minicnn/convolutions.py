@@ -45,7 +45,15 @@ import numpy as np
 
 from minicnn import reference
 from minicnn.backend import Array
-from minicnn.checks import Shape, check_float, check_gradient, check_images, integer, pair
+from minicnn.checks import (
+    Shape,
+    check_float,
+    check_gradient,
+    check_images,
+    integer,
+    numbers,
+    pair,
+)
 from minicnn.reference import Size
 from minicnn.windows import Window, batch_first, im2col
 
@@ -59,8 +67,8 @@ class Convolution(NamedTuple):
 
     x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,), y (N, O, OH, OW), and each gradient
     like what it belongs to. stride, padding (per side, with zeros) and dilation are an int or
-    (height, width), in pixels. Raises ValueError if x is not of floats or shapes do not fit;
-    only `loops` does not check. It works in float64, the others in the dtype of x and weight.
+    (height, width), in pixels. Raises ValueError if shapes do not fit, and all but `loops` for
+    arrays that are not of floats. It works in float64, the others in the dtype of x and weight.
     """
 
     forward: Callable
@@ -142,6 +150,7 @@ def toeplitz(
 ) -> Array:
     """The matrix (O*OH*OW, C*H*W) that makes y[n].ravel() of x[n].ravel(), for x of shape
     (N, C, H, W). Raises ValueError if shapes do not fit, or above LARGEST_MATRIX entries."""
+    weight = numbers("weight", weight)
     window = _window(x_shape, weight.shape, stride, padding, dilation, groups)
     return _matrix(weight, x_shape, window, groups)
 
@@ -215,7 +224,10 @@ def _convolution(forward: Callable, backward: Callable) -> Convolution:
         groups: int = 1,
     ) -> Array:
         check_float("conv2d", x)
+        check_float("conv2d", weight, "weight")
         window = _window(x.shape, weight.shape, stride, padding, dilation, groups)
+        if bias is not None:
+            check_float("conv2d", bias, "bias")
         if bias is not None and bias.shape != weight.shape[:1]:
             raise ValueError(f"expected bias of shape {weight.shape[:1]} but got {bias.shape}")
         y = forward(x, weight, window, groups)
@@ -233,6 +245,7 @@ def _convolution(forward: Callable, backward: Callable) -> Convolution:
         groups: int = 1,
     ) -> tuple[Array, Array, Array]:
         check_float("conv2d", x)
+        check_float("conv2d", weight, "weight")
         window = _window(x.shape, weight.shape, stride, padding, dilation, groups)
         check_gradient("conv2d", dy, (len(x), len(weight), *window.output_size(x.shape[2:])))
         return *backward(dy, x, weight, window, groups), dy.sum(axis=(0, 2, 3))  # (11)

@@ -8,9 +8,13 @@ def as_path(path: Path | str) -> Path:
     """`path` with the home folder in the place of a leading ~ or ~user, as in a shell.
 
     A file that is there under the name ~user is that file, if there is no such user. Raises
-    ValueError where the home folder is not known.
+    ValueError for what is no path, and where the home folder is not known.
     """
-    text = os.path.expanduser(os.fspath(path))
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or "\0" in text:
+        given = repr(text) if isinstance(text, str) else type(path).__name__
+        raise ValueError(f"expected a path, a string or a Path, but got {given}")
+    text = os.path.expanduser(text)
     if text.startswith("~") and not os.path.lexists(text):
         user = text.replace(os.sep, "/").split("/")[0]
         raise ValueError(

@@ -39,7 +39,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.checks import Shape
+from minicnn.checks import (
+    Shape,
+    check_float,
+    check_gradient,
+    finite,
+    integer,
+    numbers,
+    positive,
+    require,
+    shown,
+    sizes,
+)
 from minicnn.contract import contract_findings, linearity_findings, structure_findings
 from minicnn.diagnosis import Evidence, diagnose
 from minicnn.layers import Layer
@@ -62,15 +73,18 @@ class LossLayer(Layer):
 
     def __init__(self, loss: Callable[[Array, Array], tuple[Array, Array]], target: Array) -> None:
         super().__init__()
-        self.loss, self.target = loss, np.asarray(target)
+        require(callable(loss), "loss must be a function, as squared_error", loss)
+        self.loss, self.target = loss, numbers("target", target)
 
     def __repr__(self) -> str:
         return getattr(self.loss, "__name__", repr(self.loss))
 
     def output_shape(self, x_shape: Shape) -> Shape:
+        sizes(self, x_shape)
         return ()
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        check_float(self, x)
         is_float = np.issubdtype(self.target.dtype, np.floating)
         loss, dx = self.loss(x, self.target.astype(x.dtype) if is_float else self.target)
         return np.asarray(loss, x.dtype if type(loss) is float else None), dx
@@ -78,6 +92,7 @@ class LossLayer(Layer):
     def backward(
         self, dy: Array, saved: Array, need_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
+        check_gradient(self, dy, ())
         return (dy * saved if need_dx else None), {}
 
 
@@ -101,9 +116,14 @@ def check_gradients(
     ValueError for what is no layer and for an x that is not finite; what `forward` raises for this
     x comes through.
     """
-    if not isinstance(layer, Layer):
-        raise ValueError(f"expected a layer, or LossLayer(loss, target) for a loss, got {layer!r}")
-    x = np.array(x, np.float64, order="C")
+    is_layer = isinstance(layer, Layer)
+    require(is_layer, "expected a layer, or LossLayer(loss, target) for a loss", layer)
+    integer("seed", seed, 0)
+    positive("step", step)
+    require(finite("rtol", rtol) >= 0, "rtol must be a finite number >= 0", rtol)
+    is_function = reference is None or callable(reference)
+    require(is_function, "reference must be a function of x", reference)
+    x = np.array(numbers("x", x), np.float64, order="C")
     if not np.isfinite(x).all():
         raise ValueError("x must be finite: a slope at infinity or nan means nothing")
     name = repr(layer)
@@ -125,7 +145,7 @@ def check_gradients(
         message = f"{type(error).__name__} {where}: {error}"
         return Report(name, seed, (), (Finding("x", message, "an exception"),))
     if reference is not None:
-        findings += _forward_findings(y, reference(x))
+        findings += _forward_findings(y, numbers("reference(x)", reference(x)))
     judge = _Judge(layer, x, y, dy, step, rtol, rng)
     comparisons, differences = [], []
     for key, array in {"x": x, **layer.params}.items():
@@ -178,9 +198,14 @@ def numerical_gradient(
 
     The entries are changed in place, one at a time, and restored.
     """
-    if array.dtype != np.float64:
-        raise ValueError(f"central differences need an array of float64 but got {array.dtype}")
+    if not isinstance(array, np.ndarray) or array.dtype != np.float64:
+        raise ValueError(f"central differences need an array of float64 but got {shown(array)}")
+    require(array.flags.writeable, "array must be writable, as array.copy() is", array)
+    require(callable(function), "function must be one of an array", function)
+    positive("step", step)
     here = function(array)
+    is_number = numbers("function(array)", here).ndim == 0
+    require(is_number, "function(array) must be one number", here)
     gradient = np.empty(array.shape)
     for k in range(array.size):
         sides = slopes(lambda: function(array), here, array, k, 1.0, step)

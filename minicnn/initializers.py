@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.checks import float_dtype, sizes
+from minicnn.checks import float_dtype, generator, sizes
 
 
 def glorot_uniform(
@@ -52,13 +52,7 @@ def he_normal(
 
 
 def _generator(rng: np.random.Generator | None) -> np.random.Generator:
-    if rng is None:
-        return np.random.default_rng()
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(
-            f"rng must be a Generator, as from numpy.random.default_rng(0), got {rng!r}"
-        )
-    return rng
+    return np.random.default_rng() if rng is None else generator(rng)
 
 
 def _check(shape: tuple[int, ...], dtype: Any) -> None:

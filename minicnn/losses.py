@@ -21,7 +21,7 @@ Source: C. Bishop, "Pattern Recognition and Machine Learning", 2006, sections 4.
 import numpy as np
 
 from minicnn.backend import Array, array_module
-from minicnn.checks import check_device, check_float
+from minicnn.checks import check_device, check_float, shown
 
 
 def softmax(logits: Array) -> Array:
@@ -63,8 +63,8 @@ def squared_error(prediction: Array, target: Array, reduction: str = "mean") -> 
         )
     if prediction.size == 0:
         raise ValueError(f"expected at least one prediction, got shape {prediction.shape}")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f'reduction must be "mean" or "sum", got {reduction!r}')
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
+        raise ValueError(f'reduction must be "mean" or "sum", got {shown(reduction)}')
     m = prediction.size if reduction == "mean" else 1
     difference = prediction - target
     return (difference * difference).sum() / m, difference * (2 / m)  # (4), (5)

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping
 
 from minicnn.backend import Array
-from minicnn.checks import check_device, check_float, finite
+from minicnn.checks import check_device, check_float, finite, flag, positive, require
 
 
 class SGD:
@@ -35,17 +35,15 @@ class SGD:
     def __init__(
         self, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
-        if finite("lr", lr) <= 0:
-            raise ValueError(f"lr must be a finite number > 0, got {lr}")
+        self.lr = positive("lr", lr)
         if not 0 <= finite("momentum", momentum) < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         if finite("weight_decay", weight_decay) < 0:
             raise ValueError(f"weight_decay must be a finite number >= 0, got {weight_decay}")
-        if nesterov and not momentum:
+        if flag("nesterov", nesterov) and not momentum:
             raise ValueError("nesterov needs momentum > 0, got 0")
-        self.lr = float(lr)
         self.momentum = float(momentum)
-        self.nesterov = nesterov
+        self.nesterov = bool(nesterov)
         self.weight_decay = float(weight_decay)
         self.velocity: dict[str, Array] = {}
 
@@ -64,6 +62,8 @@ class SGD:
             w -= self.lr * g  # (4)
 
     def _check(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+        for name, arrays in (("params", params), ("grads", grads)):
+            require(isinstance(arrays, Mapping), f"{name} must map names to arrays", arrays)
         for name, array in [*params.items(), *grads.items()]:
             check_float("SGD", array, name)
         expected, given, earlier = (
@@ -91,7 +91,7 @@ def constant(progress: float) -> float:
 
 def cosine(progress: float) -> float:
     """The factor of the learning rate after a share `progress` of the training, from 1 to 0."""
-    finite("progress", progress)
+    require(0 <= finite("progress", progress) <= 1, "progress must be from 0 to 1", progress)
     return (1 + math.cos(math.pi * progress)) / 2  # (5)
 
 

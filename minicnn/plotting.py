@@ -9,8 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from minicnn.backend import Array
 from minicnn.checkpoint import write_atomically
+from minicnn.checks import flag, integer, numbers, positive, require
 from minicnn.files import as_path
 from minicnn.training import History
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 def training_curves(history: History) -> "Figure":
     """Loss and accuracy against epochs, as the course draws them: training a few times an epoch,
     the test set after each epoch."""
+    is_history = isinstance(history, History) and bool(history.curve)
+    require(is_history, "history must be one of an epoch or more, as fit returns", history)
     from matplotlib.figure import Figure  # here: importing it takes longer than all of minicnn
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -55,7 +60,19 @@ def image_grid(
     """
     from matplotlib.figure import Figure
 
-    columns = min(columns, len(images))
+    is_some = isinstance(images, (list, tuple, np.ndarray)) and len(images) > 0
+    require(is_some, "images must be a list of one or more", images)
+    images = [numbers("an image", image) for image in images]
+    for image in images:
+        is_image = image.size > 0 and (image.ndim == 2 or image.shape[2:] in ((3,), (4,)))
+        require(is_image, "an image must be of shape (H, W) or (H, W, 3)", image)
+    if titles is not None:
+        is_titles = isinstance(titles, (list, tuple)) and len(titles) == len(images)
+        is_titles = is_titles and all(isinstance(title, str) for title in titles)
+        require(is_titles, f"titles must be a list of {len(images)} strings", titles)
+    flag("signed", signed)
+    positive("size", size)
+    columns = min(integer("columns", columns, 1), len(images))
     rows = math.ceil(len(images) / columns)
     height, width = images[0].shape[:2]
     lines = 1 + max(title.count("\n") for title in titles) if titles else 0
@@ -79,7 +96,10 @@ def confusion_matrix(counts: Array, classes: Sequence[str]) -> "Figure":
     the share of the row, so classes of different sizes compare."""
     from matplotlib.figure import Figure
 
-    k = len(classes)
+    is_names = isinstance(classes, (list, tuple)) and all(isinstance(c, str) for c in classes)
+    require(is_names and len(classes) > 0, "classes must be a list of names", classes)
+    counts, k = numbers("counts", counts), len(classes)
+    require(counts.shape == (k, k), f"counts must be of shape ({k}, {k})", counts)
     figure = Figure(figsize=(2 + 0.6 * k, 1.6 + 0.5 * k), layout="constrained")
     axes = figure.subplots()
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)

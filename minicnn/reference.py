@@ -61,24 +61,48 @@ The loss is the mean over the batch of -log softmax(z)[label], where z are the l
 Results are float64. Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, sections 7.2 to 7.5.
 """
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from minicnn.backend import Array
+from minicnn.checks import flag, integer, numbers, pair, require, shown
 
 Size = int | tuple[int, int]
 """In pixels: one number for height and width, or (height, width)."""
 
 
-def _check(X: Array, X_axes: str, K: Array, K_axes: str) -> None:
+def _array(name: str, value: Any, axes: str) -> Array:
+    """`value` as an array of float64 with these axes; ValueError if it is none of numbers."""
+    array = numbers(name, value).astype(float)
+    if array.ndim != len(axes.split(",")):
+        raise ValueError(f"expected {name} ({axes}) but got {name} {array.shape}")
+    return array
+
+
+def _like(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """`value` as an array of float64 of this shape; ValueError if it has another."""
+    array = numbers(name, value).astype(float)
+    if array.shape != shape:
+        raise ValueError(f"expected {name} {shape} but got {name} {array.shape}")
+    return array
+
+
+def _check(X: Any, X_axes: str, K: Any, K_axes: str) -> tuple[Array, Array]:
+    """X and K as arrays of float64; ValueError if they do not have these axes."""
+    X, K = numbers("X", X).astype(float), numbers("K", K).astype(float)
     dimensions = len(X_axes.split(",")), len(K_axes.split(","))
     if (X.ndim, K.ndim) != dimensions or X.shape[-3:-2] != K.shape[-3:-2]:
         same = ", with the same C," if "C" in K_axes else ""
         raise ValueError(
             f"expected X ({X_axes}) and K ({K_axes}){same} but got X {X.shape} and K {K.shape}"
         )
+    require(0 not in K.shape[:-2], "expected at least one kernel and one channel", K)
+    return X, K
 
 
 def _positions(image: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
@@ -93,8 +117,7 @@ def _positions(image: tuple[int, int], window: tuple[int, int]) -> tuple[int, in
 
 def corr2d(X: Array, K: Array) -> Array:
     """Cross-correlation of an image X (H, W) with a kernel K (KH, KW): (H-KH+1, W-KW+1)."""
-    X, K = np.asarray(X, float), np.asarray(K, float)
-    _check(X, "H, W", K, "KH, KW")
+    X, K = _check(X, "H, W", K, "KH, KW")
     kh, kw = K.shape
     Y = np.zeros(_positions(X.shape, K.shape))
     for i, j in np.ndindex(Y.shape):
@@ -104,45 +127,36 @@ def corr2d(X: Array, K: Array) -> Array:
 
 def corr2d_multi_in(X: Array, K: Array) -> Array:
     """Cross-correlation of X (C, H, W) with K (C, KH, KW), summed over the channels: (OH, OW)."""
-    X, K = np.asarray(X, float), np.asarray(K, float)
-    _check(X, "C, H, W", K, "C, KH, KW")
+    X, K = _check(X, "C, H, W", K, "C, KH, KW")
     return sum(corr2d(x, k) for x, k in zip(X, K))  # (2)
 
 
 def corr2d_multi_in_out(X: Array, K: Array) -> Array:
     """Cross-correlation of X (C, H, W) with each kernel of K (O, C, KH, KW): (O, OH, OW)."""
-    X, K = np.asarray(X, float), np.asarray(K, float)
-    _check(X, "C, H, W", K, "O, C, KH, KW")
+    X, K = _check(X, "C, H, W", K, "O, C, KH, KW")
     return np.stack([corr2d_multi_in(X, k) for k in K])
 
 
 def corr2d_multi_in_out_1x1(X: Array, K: Array) -> Array:
     """The same for K (O, C, 1, 1): a matrix product over the channels of each pixel."""
-    X, K = np.asarray(X, float), np.asarray(K, float)
-    _check(X, "C, H, W", K, "O, C, KH, KW")
+    X, K = _check(X, "C, H, W", K, "O, C, KH, KW")
     if K.shape[2:] != (1, 1):
         raise ValueError(f"expected kernels of 1 x 1 but got K {K.shape}")
     Y = K.reshape(len(K), -1) @ X.reshape(len(X), -1)  # (3), (O, C) @ (C, H*W)
     return Y.reshape(len(K), *X.shape[1:])
 
 
-def pool2d(X: Array, size: tuple[int, int], mode: str = "max") -> Array:
-    """Maximum ("max") or mean ("avg") of each window of size (height, width) in X (H, W)."""
-    X = np.asarray(X, float)
-    if X.ndim != 2:
-        raise ValueError(f"expected X (H, W) but got X {X.shape}")
-    if mode not in ("max", "avg"):
-        raise ValueError(f'expected mode "max" or "avg" but got {mode!r}')
-    height, width = size
-    Y = np.zeros(_positions(X.shape, size))
+def pool2d(X: Array, size: Size, mode: str = "max") -> Array:
+    """Maximum ("max") or mean ("avg") of each window of `size` in X (H, W)."""
+    X = _array("X", X, "H, W")
+    if not isinstance(mode, str) or mode not in ("max", "avg"):
+        raise ValueError(f'expected mode "max" or "avg" but got {shown(mode)}')
+    height, width = pair("size", size, 0)
+    Y = np.zeros(_positions(X.shape, (height, width)))
     for i, j in np.ndindex(Y.shape):
         window = X[i : i + height, j : j + width]
         Y[i, j] = window.max() if mode == "max" else window.mean()  # (4)
     return Y
-
-
-def _pair(value):
-    return value if isinstance(value, tuple) else (value, value)
 
 
 def _windows(image, kernel_size, stride, padding, dilation=1):
@@ -150,12 +164,17 @@ def _windows(image, kernel_size, stride, padding, dilation=1):
 
     A tap is (kh, kw, h, w): a place in the kernel and the pixel under it.
     """
-    kernel, stride, padding = _pair(kernel_size), _pair(stride), _pair(padding)
-    dilation = _pair(dilation)
+    kernel, stride = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1)
+    padding, dilation = pair("padding", padding, 0), pair("dilation", dilation, 1)
     output = tuple(
         (image[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1  # (6)
         for i in range(2)
     )
+    if min(output) < 1:
+        raise ValueError(
+            f"a kernel {kernel} with padding {padding} and dilation {dilation} does not fit into "
+            f"an image {image}"
+        )
     taps = {pixel: [] for pixel in np.ndindex(output)}
     for (oh, ow), (kh, kw) in itertools.product(np.ndindex(output), np.ndindex(kernel)):
         h = oh * stride[0] + kh * dilation[0] - padding[0]  # (5)
@@ -163,6 +182,26 @@ def _windows(image, kernel_size, stride, padding, dilation=1):
         if 0 <= h < image[0] and 0 <= w < image[1]:
             taps[oh, ow].append((kh, kw, h, w))
     return output, taps
+
+
+def _pool_windows(image, kernel_size, stride, padding):
+    """The same for pooling, where no window may lie in the padding alone."""
+    kernel, padding = pair("kernel_size", kernel_size, 1), pair("padding", padding, 0)
+    if any(2 * p > k for p, k in zip(padding, kernel)):
+        raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {padding}")
+    return _windows(image, kernel, kernel if stride is None else stride, padding)
+
+
+def _convolved(x, weight, groups):
+    """x and weight as arrays; ValueError if their channels do not fit."""
+    x, weight = _array("x", x, "N, C, H, W"), _array("weight", weight, "O, C/groups, KH, KW")
+    groups = integer("groups", groups, 1)
+    if len(weight) % groups or x.shape[1] != groups * weight.shape[1]:
+        raise ValueError(
+            f"expected x (N, C, H, W) and weight (O, C/groups, KH, KW), O a multiple of groups = "
+            f"{groups}, but got x {x.shape} and weight {weight.shape}"
+        )
+    return x, weight
 
 
 def _products(images, weight_shape, groups, taps):
@@ -185,10 +224,11 @@ def conv2d(
     groups: int = 1,
 ) -> Array:
     """Convolution of x (N, C, H, W) with weight (O, C/groups, KH, KW): y (N, O, OH, OW)."""
+    x, weight = _convolved(x, weight, groups)
     output, taps = _windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     y = np.zeros((len(x), len(weight), *output))
     if bias is not None:
-        y += bias[:, None, None]
+        y += _like("bias", bias, weight.shape[:1])[:, None, None]
     for at_y, at_weight, at_x in _products(len(x), weight.shape, groups, taps):
         y[at_y] += weight[at_weight] * x[at_x]  # (7)
     return y
@@ -204,7 +244,9 @@ def conv2d_backward(
     groups: int = 1,
 ) -> tuple[Array, Array, Array]:
     """Gradients (dx, dweight, dbias) of conv2d, shaped as x, weight and bias."""
-    _, taps = _windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    x, weight = _convolved(x, weight, groups)
+    output, taps = _windows(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    dy = _like("dy", dy, (len(x), len(weight), *output))
     dx, dweight, dbias = np.zeros(x.shape), np.zeros(weight.shape), np.zeros(len(weight))
     for at_y, at_weight, at_x in _products(len(x), weight.shape, groups, taps):
         dx[at_x] += weight[at_weight] * dy[at_y]  # (8)
@@ -216,7 +258,8 @@ def conv2d_backward(
 
 def max_pool2d(x: Array, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> Array:
     """Maximum of each window of x (N, C, H, W): y (N, C, OH, OW)."""
-    output, taps = _windows(x.shape[2:], kernel_size, stride or kernel_size, padding)
+    x = _array("x", x, "N, C, H, W")
+    output, taps = _pool_windows(x.shape[2:], kernel_size, stride, padding)
     y = np.zeros((*x.shape[:2], *output))
     for n, c, oh, ow in np.ndindex(y.shape):
         y[n, c, oh, ow] = max(x[n, c, h, w] for _, _, h, w in taps[oh, ow])  # (11)
@@ -227,7 +270,9 @@ def max_pool2d_backward(
     dy: Array, x: Array, kernel_size: Size, stride: Size | None = None, padding: Size = 0
 ) -> Array:
     """Gradient dx of max_pool2d."""
-    _, taps = _windows(x.shape[2:], kernel_size, stride or kernel_size, padding)
+    x = _array("x", x, "N, C, H, W")
+    output, taps = _pool_windows(x.shape[2:], kernel_size, stride, padding)
+    dy = _like("dy", dy, (*x.shape[:2], *output))
     dx = np.zeros(x.shape)
     for n, c, oh, ow in np.ndindex(dy.shape):
         pixels = [(n, c, h, w) for _, _, h, w in taps[oh, ow]]
@@ -244,10 +289,12 @@ def avg_pool2d(
     count_include_pad: bool = True,
 ) -> Array:
     """Mean of each window of x (N, C, H, W): y (N, C, OH, OW)."""
-    output, taps = _windows(x.shape[2:], kernel_size, stride or kernel_size, padding)
+    x, kernel = _array("x", x, "N, C, H, W"), pair("kernel_size", kernel_size, 1)
+    output, taps = _pool_windows(x.shape[2:], kernel, stride, padding)
+    flag("count_include_pad", count_include_pad)
     y = np.zeros((*x.shape[:2], *output))
     for n, c, oh, ow in np.ndindex(y.shape):
-        divisor = math.prod(_pair(kernel_size)) if count_include_pad else len(taps[oh, ow])
+        divisor = math.prod(kernel) if count_include_pad else len(taps[oh, ow])
         for _, _, h, w in taps[oh, ow]:
             y[n, c, oh, ow] += x[n, c, h, w] / divisor  # (13)
     return y
@@ -262,20 +309,35 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
 ) -> Array:
     """Gradient dx of avg_pool2d."""
-    _, taps = _windows(x.shape[2:], kernel_size, stride or kernel_size, padding)
+    x, kernel = _array("x", x, "N, C, H, W"), pair("kernel_size", kernel_size, 1)
+    output, taps = _pool_windows(x.shape[2:], kernel, stride, padding)
+    dy = _like("dy", dy, (*x.shape[:2], *output))
+    flag("count_include_pad", count_include_pad)
     dx = np.zeros(x.shape)
     for n, c, oh, ow in np.ndindex(dy.shape):
-        divisor = math.prod(_pair(kernel_size)) if count_include_pad else len(taps[oh, ow])
+        divisor = math.prod(kernel) if count_include_pad else len(taps[oh, ow])
         for _, _, h, w in taps[oh, ow]:
             dx[n, c, h, w] += dy[n, c, oh, ow] / divisor  # (14)
     return dx
 
 
+def _multiplied(x, weight):
+    """x and weight as arrays; ValueError if their features do not fit."""
+    x, weight = _array("x", x, "N, D"), _array("weight", weight, "O, D")
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"expected x (N, D) and weight (O, D) with the same D but got x {x.shape} and weight "
+            f"{weight.shape}"
+        )
+    return x, weight
+
+
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """Product of x (N, D) with weight (O, D): y (N, O)."""
+    x, weight = _multiplied(x, weight)
     y = np.zeros((len(x), len(weight)))
     if bias is not None:
-        y += bias
+        y += _like("bias", bias, weight.shape[:1])
     for n, o, d in np.ndindex(len(x), *weight.shape):
         y[n, o] += weight[o, d] * x[n, d]  # (15)
     return y
@@ -283,6 +345,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 def linear_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
     """Gradients (dx, dweight, dbias) of linear, shaped as x, weight and bias."""
+    x, weight = _multiplied(x, weight)
+    dy = _like("dy", dy, (len(x), len(weight)))
     dx, dweight, dbias = np.zeros(x.shape), np.zeros(weight.shape), np.zeros(len(weight))
     for n, o, d in np.ndindex(len(x), *weight.shape):
         dx[n, d] += weight[o, d] * dy[n, o]  # (16)
@@ -294,6 +358,7 @@ def linear_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, A
 
 def flatten(x: Array) -> Array:
     """Images x (N, C, H, W) as rows: y (N, C*H*W)."""
+    x = _array("x", x, "N, C, H, W")
     _, channels, height, width = x.shape
     y = np.zeros((len(x), channels * height * width))
     for n, c, h, w in np.ndindex(x.shape):
@@ -303,6 +368,8 @@ def flatten(x: Array) -> Array:
 
 def flatten_backward(dy: Array, x: Array) -> Array:
     """Gradient dx of flatten."""
+    x = _array("x", x, "N, C, H, W")
+    dy = _like("dy", dy, (len(x), math.prod(x.shape[1:])))
     _, _, height, width = x.shape
     dx = np.zeros(x.shape)
     for n, c, h, w in np.ndindex(x.shape):
@@ -310,40 +377,55 @@ def flatten_backward(dy: Array, x: Array) -> Array:
     return dx
 
 
-@np.vectorize(otypes=[float])
+def _entry_by_entry(function: Callable[..., float]) -> Callable[..., Array]:
+    """`function`, of numbers, for arrays: x, or dy and x, where dy is like x or one number."""
+    of_entries = np.vectorize(function, otypes=[float])
+
+    @functools.wraps(function)
+    def of_arrays(*arrays: Array) -> Array:
+        arrays = [numbers(name, array) for name, array in zip(("x", "dy"), reversed(arrays))]
+        x, dy = arrays[0], arrays[-1]
+        if dy.shape not in ((), x.shape):
+            raise ValueError(f"expected dy of x's shape {x.shape} but got {dy.shape}")
+        return of_entries(*reversed(arrays))
+
+    return of_arrays
+
+
+@_entry_by_entry
 def sigmoid(x: float) -> float:
     """1 / (1 + exp(-x)) of each number."""
     e = math.exp(-abs(x))
     return 1 / (1 + e) if x > 0 else e / (1 + e)  # (20)
 
 
-@np.vectorize(otypes=[float])
+@_entry_by_entry
 def sigmoid_backward(dy: float, x: float) -> float:
     """Gradient dx of sigmoid."""
     e = math.exp(-abs(x))
     return dy * e / (1 + e) ** 2  # (21)
 
 
-@np.vectorize(otypes=[float])
+@_entry_by_entry
 def tanh(x: float) -> float:
     """Hyperbolic tangent of each number."""
     return math.tanh(x)  # (22)
 
 
-@np.vectorize(otypes=[float])
+@_entry_by_entry
 def tanh_backward(dy: float, x: float) -> float:
     """Gradient dx of tanh."""
     e = math.exp(-2 * abs(x))
     return dy * 4 * e / (1 + e) ** 2  # (23)
 
 
-@np.vectorize(otypes=[float])
+@_entry_by_entry
 def relu(x: float) -> float:
     """Each number, or 0 if it is negative."""
     return max(x, 0.0)  # (24)
 
 
-@np.vectorize(otypes=[float])
+@_entry_by_entry
 def relu_backward(dy: float, x: float) -> float:
     """Gradient dx of relu, 0 at the kink x = 0."""
     return dy if x > 0 else 0.0  # (25)
@@ -351,7 +433,17 @@ def relu_backward(dy: float, x: float) -> float:
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
     """Loss and dlogits of one batch of logits (N, K) with integer labels (N,)."""
-    images = len(logits)
+    logits, labels = _array("logits", logits, "N, K"), numbers("labels", labels)
+    images, classes = logits.shape
+    if labels.shape != (images,) or labels.dtype.kind not in "iu" or logits.size == 0:
+        raise ValueError(
+            f"expected logits (N, K) and integer labels (N,), N >= 1 and K >= 1, but got "
+            f"{logits.shape} and {labels.dtype} {labels.shape}"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1}, got {labels.min()} to {labels.max()}"
+        )
     loss, dlogits = 0.0, np.zeros(logits.shape)
     for n, label in enumerate(labels):
         largest = max(logits[n])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minicnn.backend import Array
-from minicnn.checks import Shape
+from minicnn.checks import Shape, require, sizes
 from minicnn.layers.base import Gradients, Layer
 
 
@@ -25,10 +25,8 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer) -> None:
         for layer in layers:
-            if not isinstance(layer, Layer):
-                raise ValueError(
-                    f"expected layers, as in Sequential(Flatten(), Linear(4, 2)), got {layer!r}"
-                )
+            sentence = "expected layers, as in Sequential(Flatten(), Linear(4, 2))"
+            require(isinstance(layer, Layer), sentence, layer)
         self.layers = layers
 
     @property
@@ -59,7 +57,7 @@ class Sequential(Layer):
 
         Raises ValueError, with the shapes that lead to it, at the first layer that does not fit.
         """
-        shapes = [tuple(x_shape)]
+        shapes = [sizes("a network", x_shape)]
         for i, layer in enumerate(self.layers):
             try:
                 shapes.append(layer.output_shape(shapes[-1]))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.checks import Shape
+from minicnn.checks import Shape, sizes
+from minicnn.layers.base import Layer
 from minicnn.sequential import Sequential
 from minicnn.tables import align
 
@@ -24,19 +25,20 @@ class LayerCost:
     kept_bytes: int
 
 
-def summarize(net: Sequential, x_shape: Shape) -> list[LayerCost]:
+def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
     """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), found by one
     forward pass. An array that two layers keep, and a parameter that two share, is counted once, at
     the first of them."""
-    x = np.zeros(x_shape, np.float32)
+    net = net if isinstance(net, Sequential) else Sequential(net)
+    x = np.zeros(sizes("summarize", x_shape), np.float32)
     rows, kept = [], {}  # by address; held here, so that no address is used twice
-    sizes = {id(parameter): parameter.size for parameter in net.params.values()}
+    counts = {id(parameter): parameter.size for parameter in net.params.values()}
     for layer, in_shape, out_shape in net.trace(x_shape):
         x, saved = layer.forward(x)
         new = {_address(array): array for array in arrays_in(saved)}
         new_bytes = sum(new[address].nbytes for address in new.keys() - kept)
         kept |= new
-        parameters = sum(sizes.pop(id(parameter), 0) for parameter in layer.params.values())
+        parameters = sum(counts.pop(id(parameter), 0) for parameter in layer.params.values())
         cost = layer.multiply_adds(in_shape)
         rows.append(LayerCost(repr(layer), out_shape, parameters, cost, new_bytes))
     return rows

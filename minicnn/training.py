@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from minicnn.backend import Array, array_module, device_of, synchronize
-from minicnn.checks import integer
+from minicnn.checks import finite, flag, integer, require
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
 from minicnn.optimizers import SGD, constant
@@ -146,14 +146,21 @@ def fit(
     integer("epochs", epochs, 1)
     integer("batch_size", batch_size, 1)
     integer("seed", seed, 0)
+    flag("progress", progress)
     check_fit(net, train)
     if test is not None:
         check_fit(net, test)
-    optimizer = optimizer or SGD(0.9)
-    position = start or Position(History(len(train), net.device))
+    optimizer = SGD(0.9) if optimizer is None else optimizer
+    is_optimizer = hasattr(optimizer, "lr") and hasattr(optimizer, "step")
+    require(is_optimizer, "optimizer must be one, as SGD(0.9)", optimizer)
+    require(callable(schedule), "schedule must be a function, as optimizers.cosine", schedule)
+    for name, function in (("on_epoch", on_epoch), ("on_step", on_step)):
+        require(function is None or callable(function), f"{name} must be a function", function)
+    position = Position(History(len(train), net.device)) if start is None else start
+    require(isinstance(position, Position), "start must be a Position", start)
     _check_position(position, len(train), batch_size, epochs)
     train = train.to(net.device)
-    test = test and test.to(net.device)
+    test = None if test is None else test.to(net.device)
     history = position.history
     history.device = net.device
     with (
@@ -172,7 +179,7 @@ def fit(
             rng = np.random.default_rng((seed, epoch))
             steps = batches(len(train), batch_size, rng, device_of(train.images))
             done = (np.arange(len(steps)) / len(steps) + epoch) / epochs
-            rates = [lr * schedule(share) for share in done.tolist()]
+            rates = [lr * finite("schedule(share)", schedule(share)) for share in done.tolist()]
             try:
                 for _ in _steps(net, train, steps, rates, optimizer, gradients, position, bar):
                     position.seconds = time.perf_counter() - began
@@ -275,6 +282,8 @@ def estimate_seconds(
 def check_fit(net: Layer, data: Dataset) -> None:
     """Raises ValueError, with the shapes, unless `net` turns the images into a score a class, and
     there is at least one."""
+    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    require(isinstance(data, Dataset), "data must be a Dataset, as digits()[0]", data)
     if len(data) == 0:
         raise ValueError(f"expected at least one image of {data.name} but got none")
     shape = (1, *data.images.shape[1:])

@@ -646,3 +646,17 @@ def test_a_reader_that_goes_away_gets_no_traceback():
     command = f"{sys.executable} -m minicnn summary | true"
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert process.stderr == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes as POSIX has them")
+@pytest.mark.parametrize("command", ["summary", "doctor"])
+def test_a_reader_that_has_gone_is_no_error(command):
+    """What a command prints is written at its end, where its output is a pipe."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "minicnn", command], stdout=writer, stderr=subprocess.PIPE, env=env
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -243,3 +243,13 @@ def test_the_limit_of_size_is_read_when_a_picture_is(tmp_path, monkeypatch):
     with pytest.warns(Image.DecompressionBombWarning):
         with pytest.raises(DataError, match="cannot be read as an image: its size of 784 pixels"):
             read_image(path)
+
+
+@pytest.mark.parametrize("shape", [(900, 1), (1, 900), (900, 15), (14, 900), (28, 1), (1, 1)])
+def test_a_narrow_picture_leaves_a_line(shape, tmp_path):
+    """White on black, so that the line is found again; of Pillow before 13, nothing is left."""
+    pixels = np.full(shape, 255, np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # uniform, where the picture is a square
+        found = read_image(save(tmp_path / "line.png", pixels), invert=False)
+    assert found.shape == (1, 1, 28, 28) and found.max() == 255

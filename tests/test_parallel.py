@@ -328,7 +328,7 @@ def test_an_interruption_of_our_own_share_ends_the_map():
 
 @pytest.mark.parametrize("error", [OSError, AttributeError])
 def test_a_machine_without_glibc_works_too(error, monkeypatch):
-    def no_glibc(name):
+    def no_glibc(name, **_):
         raise error(name)
 
     monkeypatch.setattr(ctypes, "CDLL", no_glibc)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from minicnn.backend import Array
+from minicnn.checks import integer, sizes
 from minicnn.files import as_path
 
 REMEDY = "delete it and download it again"
@@ -40,6 +41,8 @@ def read_idx(
     bytes to fill it, so that no small file can exhaust it.
     """
     path = as_path(path)
+    shape = None if shape is None else sizes("read_idx", shape)
+    integer("max_bytes", max_bytes, 1)
     try:
         with open(path, "rb") as file:
             gzipped = file.peek(2)[:2] == b"\x1f\x8b"

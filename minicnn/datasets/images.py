@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from minicnn.backend import Array
+from minicnn.checks import Pair, flag, pair
 from minicnn.datasets.idx import DataError
 from minicnn.files import as_path
 
@@ -17,14 +18,13 @@ WHITE_OF_INTEGERS = {255: 0, 4095: 1024, 65535: 4096}
 WHITE_OF_FLOATS = {1: 1 / 16, 255: 16, 4095: 1024, 65535: 4096}
 
 
-def read_image(
-    path: Path | str, size: tuple[int, int] = (28, 28), invert: bool | None = None
-) -> Array:
+def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | None = None) -> Array:
     """The image file `path` as uint8 (1, 1, height, width), in the form of the training images.
 
     The picture is turned upright as its EXIF data say and made grey. Behind transparent parts
     stands white, or black if the rest is bright. It is padded with the colour of its border to the
-    proportions of `size` (height, width), and resized. Of an animation, the first frame is taken.
+    proportions of `size`, (height, width) or one number for both, and resized. Of an animation, the
+    first frame is taken.
 
     invert: whether to exchange bright and dark. The training images are bright on dark, so None
         inverts a picture whose border is brighter than mid-grey
@@ -36,7 +36,7 @@ def read_image(
     Warns of a picture that comes out uniform, or nearly so. Raises DataError for a file that is not
     a whole image, is a suspiciously large one, or has values that are not finite.
     """
-    path = as_path(path)
+    path, size = as_path(path), pair("size", size, 1)
     try:
         with Image.open(path) as image:
             _check_size(image)
@@ -46,8 +46,11 @@ def read_image(
     pixels = np.asarray(grey)
     edges = pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]
     border = int(np.median(np.concatenate(edges)))
-    if invert is None:
-        invert = border > 127
+    invert = border > 127 if invert is None else flag("invert", invert)
+    scale = min(size[0] / grey.height, size[1] / grey.width)
+    fitting = [max(1, round(side * scale)) for side in grey.size]
+    if 1 in fitting:  # so narrow that ImageOps.pad, before Pillow 13, would leave nothing of it
+        grey = grey.resize(fitting, Image.Resampling.LANCZOS)
     grey = ImageOps.pad(grey, size[::-1], Image.Resampling.LANCZOS, color=border)
     if invert:
         grey = ImageOps.invert(grey)

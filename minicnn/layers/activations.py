@@ -34,7 +34,7 @@ class Sigmoid(Activation):
     def forward(self, x: Array) -> tuple[Array, Array]:
         check_float(self, x)
         xp, half = array_module(x), x.dtype.type(0.5)
-        y = x * half
+        y = xp.asarray(x * half)  # a number, if x has no axes
         xp.tanh(y, out=y)
         y *= half
         y += half  # (1)

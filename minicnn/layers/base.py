@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import Array, array_module, choose_device, device_of, to_device
-from minicnn.checks import Shape, float_dtype, sizes
+from minicnn.checks import Shape, check_float, float_dtype, require, sizes
 
 Gradients = dict[str, Array]
 
@@ -61,6 +61,7 @@ class Layer:
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """How many multiply-adds the products of one forward pass over x of `x_shape` take."""
+        self.output_shape(x_shape)
         return 0
 
     def astype(self, dtype: Any) -> "Layer":
@@ -87,8 +88,9 @@ class Layer:
         """Copies values in. Raises ValueError, and changes nothing, unless names, shapes and
         dtypes are exactly those of `params`."""
         own = self.params
+        require(isinstance(params, Mapping), "params must map names to arrays", params)
         if own.keys() != params.keys():
-            missing, unknown = sorted(own.keys() - params), sorted(params.keys() - own)
+            missing, unknown = sorted(own.keys() - params), sorted(map(str, params.keys() - own))
             raise ValueError(
                 f"expected the parameters {', '.join(own)}: missing {missing}, unknown {unknown}"
             )
@@ -106,4 +108,8 @@ class Layer:
     def map_params(self, change: Callable[[Array], Array]) -> "Layer":
         """A copy of the layer with `change(p)` in the place of each parameter p. What stands twice
         in it, a layer or a parameter, does so in the copy."""
-        return copy.deepcopy(self, {id(p): change(p) for p in self.params.values()})
+        require(callable(change), "change must be a function of an array", change)
+        changed = {id(p): change(p) for p in self.params.values()}
+        for parameter in changed.values():
+            check_float("map_params", parameter, "what change returns")
+        return copy.deepcopy(self, changed)

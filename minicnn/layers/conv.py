@@ -39,6 +39,7 @@ from minicnn.checks import (
     check_float,
     check_gradient,
     check_images,
+    flag,
     integer,
     pair,
 )
@@ -90,7 +91,7 @@ class Conv2D(Layer):
         )
         shape = (out_channels, in_channels // groups, *self.window.kernel)
         self.params = {"weight": glorot_uniform(shape, rng)}
-        if bias:
+        if flag("bias", bias):
             self.params["bias"] = np.zeros(out_channels, np.float32)
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ errors", Nature 323, 1986.
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.checks import Shape, check_device, check_float, check_gradient, integer, sizes
+from minicnn.checks import Shape, check_device, check_float, check_gradient, flag, integer, sizes
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.base import Gradients, Layer
 
@@ -41,7 +41,7 @@ class Linear(Layer):
         self.in_features = integer("in_features", in_features, 1)
         self.out_features = integer("out_features", out_features, 1)
         self.params = {"weight": glorot_uniform((self.out_features, self.in_features), rng)}
-        if bias:
+        if flag("bias", bias):
             self.params["bias"] = np.zeros(self.out_features, np.float32)
 
     def __repr__(self) -> str:
@@ -56,7 +56,8 @@ class Linear(Layer):
         return x_shape[0], self.out_features
 
     def multiply_adds(self, x_shape: Shape) -> int:
-        return x_shape[0] * self.in_features * self.out_features
+        n, _ = self.output_shape(x_shape)
+        return n * self.in_features * self.out_features
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         check_float(self, x)

@@ -26,6 +26,7 @@ from minicnn.checks import (
     check_float,
     check_gradient,
     check_images,
+    flag,
     pair,
 )
 from minicnn.layers.base import Gradients, Layer
@@ -108,7 +109,7 @@ class AvgPool2D(Pool2D):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding)
-        self.count_include_pad = count_include_pad
+        self.count_include_pad = flag("count_include_pad", count_include_pad)
 
     def __repr__(self) -> str:
         exclude = "" if self.count_include_pad else ", count_include_pad=False"

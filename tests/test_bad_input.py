@@ -1,0 +1,701 @@
+"""Every public function, given what does not fit: one sentence of our own, and nothing changed.
+
+An argument is replaced at a time, in a call that works as it stands.
+"""
+
+import contextlib
+import inspect
+import pickle
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minicnn
+from minicnn import (
+    SGD,
+    AvgPool2D,
+    Conv2D,
+    Flatten,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    datasets,
+    optimizers,
+    reference,
+)
+from minicnn.checkpoint import load_weights, save_weights
+from minicnn.convolutions import CONVOLUTIONS, toeplitz
+from minicnn.datasets import Dataset
+from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
+from minicnn.initializers import glorot_uniform, he_normal
+from minicnn.plotting import confusion_matrix, image_grid, training_curves
+from minicnn.summary import summarize
+from minicnn.training import History, evaluate, fit
+
+PACKAGE = str(Path(minicnn.__file__).parent)
+
+
+def floats(*shape, dtype=np.float32):
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+RNG = np.random.default_rng(0)
+NONE = np.empty((2, 2), object)
+RAGGED = [[1.0, 2.0], [3.0]]
+MASKED = np.ma.masked_array(floats(2, 2))
+BYTES = np.zeros((6, 1, 5, 5), np.uint8)
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+DATA = Dataset(BYTES, LABELS, ("a", "b", "c"), "small")
+NET = Sequential(Conv2D(1, 2, 2, rng=RNG), ReLU(), Flatten(), Linear(32, 3, rng=RNG))
+HISTORY = History(6, "cpu", [1.0], [0.5], [], [], [1.0], [(1.0, 1.0, 0.5)])
+PARAMS = {"weight": floats(2, 3), "bias": floats(2)}
+LAYERS = [
+    (Conv2D(1, 2, 2, rng=RNG), floats(2, 1, 5, 5)),
+    (MaxPool2D(2), floats(2, 1, 5, 5)),
+    (AvgPool2D(2), floats(2, 1, 5, 5)),
+    (Linear(3, 2, rng=RNG), floats(2, 3)),
+    (Sigmoid(), floats(2, 3)),
+    (Tanh(), floats(2, 3)),
+    (ReLU(), floats(2, 3)),
+    (Flatten(), floats(2, 1, 5, 5)),
+    (NET, floats(2, 1, 5, 5)),
+]
+
+NO_INTEGER = "must be an integer >= "
+NO_PAIR = r"must be an integer or \(height, width\), got "
+NO_FLAG = "must be True or False, got "
+NO_PATH = "expected a path, a string or a Path, but got "
+NO_ARRAY = "expected a NumPy or CuPy array but got "
+NO_NUMBERS = "must be an array of numbers on the host, got "
+NO_FLOATS = "of float32 or float64 but got "
+NO_DTYPE = "expected a dtype of floats, float32 or float64, but got "
+NO_DEVICE = "expected a device of cpu, gpu, auto but got "
+NO_SHAPE = "expected a shape, a tuple of integers, but got "
+NO_MAPPING = "must map names to arrays, got "
+NO_GENERATOR = r"rng must be a Generator, as from numpy.random.default_rng\(0\), got "
+
+INTEGERS = [(value, NO_INTEGER) for value in (None, "3", -1, 1.5, True, [1], BYTES)]
+PAIRS = [(value, NO_INTEGER) for value in (None, "3", 1.5, True, (1, -1), BYTES)]
+PAIRS += [(value, NO_PAIR) for value in ((), (1,), [1, 1, 1])]
+FLAGS = [(value, NO_FLAG) for value in (None, "no", 0, [], RNG, floats(2))]
+PATHS = [(value, NO_PATH) for value in (3, b"x", ["x"], BYTES, "x\0y")]
+ARRAYS = [(None, NO_ARRAY), ([[1.0]], NO_ARRAY), (MASKED, "plain array but got a MaskedArray")]
+ARRAYS += [(floats(2, 2).view(np.matrix), "plain array but got a matrix, .* numpy.array")]
+FLOATS = [*ARRAYS, *[(LABELS.astype(kind), NO_FLOATS) for kind in ("int", "bool", "c16", "O")]]
+FLOATS += [(LABELS.astype(kind), NO_FLOATS) for kind in ("f2", ">f4", "U1")]
+NUMBERS = [(value, NO_NUMBERS) for value in (None, "abc", RAGGED, NONE, floats(2) * 1j, {1: 2})]
+DTYPES = [(value, NO_DTYPE) for value in (None, "abc", int, "f2", {"w": floats(2)}, [1])]
+DEVICES = [(value, NO_DEVICE) for value in (None, "cuda", 0, BYTES)]
+SHAPES = [(None, NO_SHAPE), (3, NO_SHAPE), ("ab", NO_SHAPE), (BYTES, NO_SHAPE)]
+SHAPES += [((-1, 3), NO_INTEGER), ((1.5, 3), NO_INTEGER), ((None, 3), NO_INTEGER)]
+MAPPINGS = [(value, NO_MAPPING) for value in (None, [floats(2)], floats(2), 1, "w", NET)]
+GENERATORS = [(value, NO_GENERATOR) for value in (0, "0", np.random.default_rng, BYTES)]
+FUNCTIONS = [(value, "must be (a function|one)") for value in ("f", 1, floats(2))]
+
+DOORS = {}  # name: (function, arguments that it takes, {argument: [(wrong value, message)]})
+
+
+def door(name, function, arguments, wrong):
+    assert name not in DOORS and wrong.keys() <= arguments.keys()
+    DOORS[name] = function, arguments, wrong
+
+
+def door_to_layer(layer, x):
+    name = type(layer).__name__
+    y, saved = layer.forward(x)
+    any_shape = isinstance(layer, (Sigmoid, Tanh, ReLU))
+    wrong_shapes = [] if any_shape else [(floats(*s), "x of shape") for s in ((), (0,), (3,))]
+    for method in (layer.__call__, layer.forward):
+        door(f"{name}.{method.__name__}", method, {"x": x}, {"x": FLOATS + wrong_shapes})
+
+    def backward(dy, need_dx=True):
+        return layer.backward(dy, saved, need_dx)
+
+    shapes = [(floats(*shape), "expected dy of y's shape ") for shape in ((0, 2), (1, *y.shape))]
+    door(f"{name}.backward", backward, {"dy": y}, {"dy": [*FLOATS, *shapes]})
+    for method in (layer.output_shape, layer.multiply_adds):
+        door(f"{name}.{method.__name__}", method, {"x_shape": x.shape}, {"x_shape": SHAPES})
+    door(f"{name}.astype", layer.astype, {"dtype": float}, {"dtype": DTYPES})
+    door(f"{name}.to", layer.to, {"device": "cpu"}, {"device": DEVICES})
+    params = dict(layer.params)
+    others = [({**params, "x": floats(2)}, "unknown"), ({**params, 1: floats(2)}, "unknown")]
+    for parameter, array in params.items():
+        values = [array.tolist(), array[:0], array.astype(float)]
+        others += [({**params, parameter: value}, "array|has shape") for value in values]
+        others += [({parameter: array}, "missing")] if len(params) > 1 else []
+    door(
+        f"{name}.load_params", layer.load_params, {"params": params}, {"params": MAPPINGS + others}
+    )
+    returning = [] if not params else [(lambda p: p.tolist(), NO_ARRAY), (np.shape, NO_ARRAY)]
+    door(
+        f"{name}.map_params",
+        layer.map_params,
+        {"change": np.copy},
+        {"change": [(None, "change must be a function"), (1, "must be a function"), *returning]},
+    )
+
+
+for layer, x in LAYERS:
+    door_to_layer(layer, x)
+
+ints = {name: [*INTEGERS, (0, NO_INTEGER)] for name in ("in_channels", "out_channels", "groups")}
+pairs = {name: [*PAIRS, (0, NO_INTEGER)] for name in ("kernel_size", "stride", "dilation")}
+door(
+    "Conv2D",
+    Conv2D,
+    {"in_channels": 2, "out_channels": 2, "kernel_size": 2, "stride": 1, "padding": 0}
+    | {"dilation": 1, "groups": 1, "bias": True, "rng": None},
+    ints | pairs | {"padding": PAIRS, "bias": FLAGS, "rng": GENERATORS},
+)
+pairs = {
+    "kernel_size": [*PAIRS, (0, NO_INTEGER)],
+    "stride": [*PAIRS[1:], (0, NO_INTEGER)],
+    "padding": [*PAIRS, (2, "padding must be at most half of kernel_size")],
+}
+pooling = {"kernel_size": 2, "stride": 1, "padding": 0}
+door("MaxPool2D", MaxPool2D, pooling, pairs)
+door(
+    "AvgPool2D",
+    AvgPool2D,
+    pooling | {"count_include_pad": True},
+    pairs | {"count_include_pad": FLAGS},
+)
+door(
+    "Linear",
+    Linear,
+    {"in_features": 3, "out_features": 2, "bias": True, "rng": None},
+    {name: [*INTEGERS, (0, NO_INTEGER)] for name in ("in_features", "out_features")}
+    | {"bias": FLAGS, "rng": GENERATORS},
+)
+for value, name in ((Sigmoid, "Sigmoid"), (Tanh, "Tanh"), (ReLU, "ReLU"), (Flatten, "Flatten")):
+    door(name, value, {}, {})
+layers = [(value, r"expected layers, as in Sequential\(") for value in (None, ReLU, [NET], BYTES)]
+door("Sequential", lambda layer: Sequential(Flatten(), layer), {"layer": ReLU()}, {"layer": layers})
+door(
+    "Sequential.trace",
+    lambda x_shape: list(NET.trace(x_shape)),
+    {"x_shape": (1, 1, 5, 5)},
+    {"x_shape": SHAPES},
+)
+for model in (minicnn.lenet, minicnn.lenet_relu):
+    door(model.__name__, model, {"rng": None}, {"rng": GENERATORS})
+
+for initializer in (glorot_uniform, he_normal):
+    door(
+        initializer.__name__,
+        initializer,
+        {"shape": (2, 3), "rng": None, "dtype": float},
+        {
+            "shape": [*SHAPES, ((10,), r"\(out, in, \*kernel\), got \(10,\)"), ((0, 3), ">= 1")],
+            "rng": GENERATORS,
+            "dtype": DTYPES,
+        },
+    )
+
+rates = [(value, "must be a finite number") for value in (None, "1", True, np.nan, [1], BYTES)]
+rates += [(value, "must be a finite number") for value in (np.inf, -np.inf)]
+door(
+    "SGD",
+    SGD,
+    {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.0},
+    {
+        "lr": [*rates, (0, "lr must be a finite number > 0, got 0")],
+        "momentum": [*rates, (1, r"momentum must be in \[0, 1\), got 1")],
+        "nesterov": [*FLAGS, (1e-4, NO_FLAG)],
+        "weight_decay": [*rates, (-1, "finite number >= 0, got -1")],
+    },
+)
+arrays = [({"weight": value, "bias": floats(2)}, message) for value, message in FLOATS]
+shapes = [({"weight": floats(2, 3)}, "shapes"), ({}, "shapes")]
+shapes += [({"weight": floats(3, 2), "bias": floats(2)}, "shapes")]
+door(
+    "SGD.step",
+    SGD(0.1, momentum=0.5).step,
+    {"params": PARAMS, "grads": PARAMS},
+    {name: [*MAPPINGS, *arrays, *shapes] for name in ("params", "grads")},
+)
+shares = [*rates, (-0.1, "from 0 to 1, got -0.1"), (2, "progress must be from 0 to 1, got 2")]
+door("cosine", optimizers.cosine, {"progress": 0.5}, {"progress": shares})
+
+logits = [(floats(*shape), r"logits \(N, K\)") for shape in ((3,), (2, 0), (2, 3, 1), ())]
+door("softmax", minicnn.softmax, {"logits": floats(2, 3)}, {"logits": [*FLOATS, *logits]})
+no_labels = [(floats(2), "labels must be integers"), (np.array([0, 3]), r"0\.\.2")]
+no_labels += [(np.array([0, -1]), r"0\.\.2"), (np.zeros(3, int), r"labels \(N,\)")]
+labelled = {"logits": floats(2, 3), "labels": np.array([0, 1])}
+door(
+    "softmax_cross_entropy",
+    minicnn.softmax_cross_entropy,
+    labelled,
+    {
+        "logits": [*FLOATS, *logits, (floats(0, 3), "N >= 1")],
+        "labels": [*ARRAYS, ([0, 1], NO_ARRAY), *no_labels],
+    },
+)
+door(
+    "squared_error",
+    minicnn.squared_error,
+    {"prediction": floats(2, 3), "target": floats(2, 3), "reduction": "mean"},
+    {
+        "prediction": [*FLOATS, (floats(3), "shape")],
+        "target": [*FLOATS, (floats(3, 2), "shape"), (floats(0, 3), "shape")],
+        "reduction": [(value, 'must be "mean" or "sum", got') for value in (None, "all", BYTES)],
+    },
+)
+
+for function, X, K, no_axes in (
+    (minicnn.corr2d, floats(4, 4), floats(2, 2), r"expected X \(H, W\)"),
+    (minicnn.corr2d_multi_in, floats(2, 4, 4), floats(2, 2, 2), r"expected X \(C, H, W\)"),
+    (minicnn.corr2d_multi_in_out, floats(2, 4, 4), floats(3, 2, 2, 2), r"expected X \(C, H, W\)"),
+    (minicnn.corr2d_multi_in_out_1x1, floats(2, 4, 4), floats(3, 2, 1, 1), r"expected X \(C, H"),
+):
+    wrong = [*NUMBERS, (1.0, no_axes), ([], no_axes), (floats(1, 1, 1, 1, 1), no_axes)]
+    empties = [(K[..., :0], "0 does not fit|1 x 1")]
+    if K.ndim > 3:
+        empties += [(K[:0], "at least one kernel and one channel"), (K[:, :0], "same C")]
+    door(function.__name__, function, {"X": X, "K": K}, {"X": wrong, "K": wrong + empties})
+no_channels = [(floats(0, 2, 2), "at least one kernel and one channel")]
+door(
+    "corr2d_multi_in of no channels",
+    lambda K: minicnn.corr2d_multi_in(floats(len(K), 4, 4), K),
+    {"K": floats(1, 2, 2)},
+    {"K": no_channels},
+)
+door(
+    "pool2d",
+    minicnn.pool2d,
+    {"X": floats(4, 4), "size": (2, 2), "mode": "max"},
+    {
+        "X": [*NUMBERS, (floats(1, 4, 4), r"X \(H, W\)"), ([], r"X \(H, W\)")],
+        "size": [*PAIRS, (5, "5 x 5 does not fit"), (0, "0 x 0 does not fit")],
+        "mode": [(value, 'mode "max" or "avg" but got') for value in (None, "min", BYTES)],
+    },
+)
+
+geometry = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+wrong_geometry = {name: [*PAIRS, (0, NO_INTEGER)] for name in ("stride", "dilation")}
+wrong_geometry |= {"padding": PAIRS, "groups": [*INTEGERS, (0, NO_INTEGER)]}
+convolved = {"x": floats(2, 1, 5, 5), "weight": floats(2, 1, 2, 2)}
+no_images = [(floats(5, 5), r"\(N, C, H, W\)"), (floats(2, 3, 5, 5), "channels|same C|groups")]
+no_images += [(floats(2, 1, 1, 5), "does not fit|the padded height is 1")]
+for form, (forward, backward) in CONVOLUTIONS.items():
+    kinds = NUMBERS if form == "loops" else FLOATS
+    wrong = {
+        "x": [*kinds, *no_images],
+        "weight": [*kinds, (floats(2, 2), "weight"), (floats(2, 1, 0, 2), NO_INTEGER)],
+        **wrong_geometry,
+    }
+    door(
+        f"conv2d as {form}",
+        forward,
+        {**convolved, "bias": floats(2), **geometry},
+        {**wrong, "bias": [*kinds[1:], (floats(3), "expected bias"), (floats(0), "expected bias")]},
+    )
+    no_dy = [(floats(*shape), "expected dy") for shape in ((2, 2, 4, 3), (0,), ())]
+    door(
+        f"conv2d_backward as {form}",
+        backward,
+        {"dy": floats(2, 2, 4, 4), **convolved, **geometry},
+        {**wrong, "dy": [*kinds, *no_dy]},
+    )
+door(
+    "toeplitz",
+    toeplitz,
+    {"weight": floats(2, 1, 2, 2), "x_shape": (1, 1, 5, 5), **geometry},
+    {
+        "weight": [*NUMBERS, (floats(2, 2), "expected weight")],
+        "x_shape": [*SHAPES, ((5, 5), r"\(N, C, H, W\)")],
+        **wrong_geometry,
+    },
+)
+
+images = [*NUMBERS, (floats(5, 5), r"expected x \(N, C, H, W\)"), ([], r"expected x \(N, C, H")]
+pooling = {"kernel_size": 2, "stride": 2, "padding": 0}
+wrong_pooling = pairs | {"stride": [*PAIRS[1:], (0, NO_INTEGER)]}
+wrong_dy = [*NUMBERS, (floats(2, 1, 2, 3), "expected dy"), (floats(0), "expected dy")]
+for name in ("max_pool2d", "avg_pool2d"):
+    more = {"count_include_pad": True} if name == "avg_pool2d" else {}
+    wrong = wrong_pooling | ({"count_include_pad": FLAGS} if more else {}) | {"x": images}
+    wrong["x"] = [*images, (floats(1, 1, 1, 5), "does not fit into an image")]
+    arguments = {"x": floats(2, 1, 5, 5), **pooling, **more}
+    door(f"reference.{name}", getattr(reference, name), arguments, wrong)
+    door(
+        f"reference.{name}_backward",
+        getattr(reference, f"{name}_backward"),
+        {"dy": floats(2, 1, 2, 2), **arguments},
+        {**wrong, "dy": wrong_dy},
+    )
+rows = {"x": floats(2, 3), "weight": floats(4, 3)}
+wrong_rows = {
+    "x": [*NUMBERS, (floats(3), "expected x"), (floats(2, 4), "same D"), (floats(0), "expected x")],
+    "weight": [*NUMBERS, (floats(3), "expected weight"), (floats(4, 2), "same D")],
+}
+door(
+    "reference.linear",
+    reference.linear,
+    {**rows, "bias": floats(4)},
+    {**wrong_rows, "bias": [*NUMBERS[1:], (floats(1), "expected bias"), (3.0, "expected bias")]},
+)
+wrong_dy = [*NUMBERS, (floats(2, 3), "expected dy"), (floats(4), "expected dy")]
+door(
+    "reference.linear_backward",
+    reference.linear_backward,
+    {"dy": floats(2, 4), **rows},
+    {**wrong_rows, "dy": wrong_dy},
+)
+door("reference.flatten", reference.flatten, {"x": floats(2, 1, 2, 2)}, {"x": images})
+door(
+    "reference.flatten_backward",
+    reference.flatten_backward,
+    {"dy": floats(2, 4), "x": floats(2, 1, 2, 2)},
+    {"x": images, "dy": wrong_dy},
+)
+for name in ("sigmoid", "tanh", "relu"):
+    forward, backward = (getattr(reference, name + end) for end in ("", "_backward"))
+    door(f"reference.{name}", lambda x, f=forward: f(x), {"x": floats(2)}, {"x": NUMBERS})
+    door(
+        f"reference.{name}_backward",
+        lambda dy, x, f=backward: f(dy, x),
+        {"dy": floats(2), "x": floats(2)},
+        {"dy": [*NUMBERS, (floats(3), "expected dy")], "x": [*NUMBERS, (floats(0), "expected dy")]},
+    )
+no_labels = [(floats(2), "integer labels"), ([0, 3], r"0\.\.2"), ([0, -1], r"0\.\.2")]
+door(
+    "reference.softmax_cross_entropy",
+    reference.softmax_cross_entropy,
+    labelled,
+    {
+        "logits": [*NUMBERS, *logits[:1], (floats(0, 3), "N >= 1"), (floats(2, 0), "K >= 1")],
+        "labels": [*NUMBERS, *no_labels, ([0], "integer labels"), ([], "integer labels")],
+    },
+)
+
+no_images = [(floats(2, 1, 5, 5), "images of uint8"), (BYTES[0], "images of uint8")]
+door(
+    "Dataset",
+    Dataset,
+    {"images": BYTES, "labels": LABELS, "classes": ("a", "b", "c"), "name": "small"},
+    {
+        "images": [*ARRAYS, *no_images, (BYTES[:0], "integer labels"), (BYTES[:3], "labels")],
+        "labels": [
+            *ARRAYS[:2],
+            (LABELS.tolist(), NO_ARRAY),
+            (LABELS / 1, "integer labels"),
+            (LABELS > 0, "integer labels"),
+            (LABELS[:, None], "integer labels"),
+            (LABELS + 1, "expected labels 0 to 2"),
+        ],
+        "classes": [(names, "tuple of names") for names in (None, 3, "abc", (0, 1, 2), {"a": 1})]
+        + [((), "expected labels 0 to -1"), (["a"], "expected labels 0 to 0")],
+        "name": [(value, "name must be a string") for value in (None, 3, b"small")],
+    },
+)
+slices = [slice(0.5), slice("a"), slice(None, None, 0), slice(BYTES)]
+door(
+    "Dataset.__getitem__",
+    DATA.__getitem__,
+    {"part": slice(2)},
+    {"part": [(part, r"slice of integers, as in ds\[:1000\], but got") for part in slices]},
+)
+door("Dataset.to", DATA.to, {"device": "cpu"}, {"device": DEVICES})
+indices = [floats(2), np.array([6]), np.array([[0]]), np.int64(0), np.array([True]), slice("a")]
+door(
+    "Dataset.batch",
+    DATA.batch,
+    {"index": np.array([0, 1]), "dtype": np.float32},
+    {
+        "index": [*ARRAYS[:2], ([0, 1], NO_ARRAY), *[(i, r"indices \(n,\)") for i in indices]],
+        "dtype": DTYPES,
+    },
+)
+door(
+    "as_input",
+    datasets.as_input,
+    {"images": BYTES, "dtype": np.float32},
+    {"images": [*ARRAYS, *no_images], "dtype": DTYPES},
+)
+counts = [(n, "expected integers n and batch_size above 0 but got") for n in (None, 0, -1, 1.5)]
+counts += [(n, "expected integers n and batch_size above 0 but got") for n in ("3", True, BYTES)]
+door(
+    "batches",
+    datasets.batches,
+    {"n": 6, "batch_size": 2, "rng": None, "device": "cpu"},
+    {"n": counts, "batch_size": counts, "rng": GENERATORS, "device": DEVICES},
+)
+door(
+    "digits",
+    minicnn.digits,
+    {"train": 1, "test": 1, "seed": 0},
+    {name: INTEGERS for name in ("train", "test", "seed")},
+)
+
+
+def without_files(load):
+    """`load`, for a folder that has nothing in it."""
+
+    def call(folder):
+        with contextlib.suppress(datasets.DatasetNotFound):
+            load(folder)
+
+    return call
+
+
+for load in (minicnn.mnist, minicnn.fashion_mnist):
+    door(load.__name__, without_files(load), {"folder": "/none"}, {"folder": PATHS})
+
+training = {"epochs": 1, "batch_size": 3, "seed": 0, "workers": 1, "progress": False}
+training |= {"optimizer": None, "schedule": optimizers.cosine, "on_epoch": None, "on_step": None}
+NO_NETS = [(net, "net must be a layer, as lenet") for net in (None, Linear, "lenet", [NET])]
+wrong_data = [(d, "data must be a Dataset, as digits") for d in ("digits", BYTES, (DATA, DATA))]
+wrong_data += [(DATA[:0], "expected at least one image")]
+narrow = Sequential(Flatten(), Linear(25, 2))
+wrong_nets = [(net, "a score for each class") for net in (narrow, Flatten(), Sequential())]
+wrong_nets += [(Linear(3, 2), r"expected x of shape \(N, 3\)")]
+door(
+    "fit",
+    fit,
+    {"net": NET, "train": DATA, "test": None, "start": None, **training},
+    {
+        "net": NO_NETS + wrong_nets,
+        "train": [*wrong_data, (None, "must be a Dataset")],
+        "test": wrong_data,
+        **{name: [*INTEGERS, (0, ">= 1")] for name in ("epochs", "batch_size")},
+        "seed": INTEGERS,
+        "workers": INTEGERS[1:],
+        "progress": FLAGS,
+        "optimizer": [(value, "optimizer must be one") for value in (0.1, "SGD", SGD, [], BYTES)],
+        "schedule": [
+            *FUNCTIONS,
+            (None, "schedule must be a function"),
+            (lambda share: np.nan, r"schedule\(share\) must be a finite number, got nan"),
+            (lambda share: "1", r"schedule\(share\) must be a finite number, got '1'"),
+        ],
+        "on_epoch": FUNCTIONS,
+        "on_step": FUNCTIONS,
+        "start": [(value, "start must be a Position") for value in (0, "1", HISTORY, BYTES)],
+    },
+)
+door(
+    "evaluate",
+    evaluate,
+    {"net": NET, "data": DATA, "workers": 1},
+    {"net": NO_NETS + wrong_nets, "data": wrong_data, "workers": INTEGERS[1:]},
+)
+
+steps = [*rates, (0, "must be a finite number > 0, got 0"), (-1e-5, "> 0, got -1e-05")]
+door(
+    "check_gradients",
+    check_gradients,
+    {"layer": Tanh(), "x": floats(2, 3), "seed": 0, "step": 1e-5, "rtol": 1e-6, "reference": None},
+    {
+        "layer": [
+            (layer, "expected a layer, or LossLayer") for layer in (None, Tanh, np.tanh, BYTES)
+        ],
+        "x": [*NUMBERS, (np.full(3, np.nan), "x must be finite")],
+        "seed": INTEGERS,
+        "step": steps,
+        "rtol": [*rates, (-1, "rtol must be a finite number >= 0, got -1")],
+        "reference": [*FUNCTIONS, (lambda x: None, r"reference\(x\) must be an array of numbers")],
+    },
+)
+door(
+    "numerical_gradient",
+    numerical_gradient,
+    {"function": np.sum, "array": floats(3, dtype=float), "step": 1e-5},
+    {
+        "function": [
+            *FUNCTIONS,
+            (np.tanh, r"function\(array\) must be one number, got an array of float64 \(3,\)"),
+            (lambda array: None, NO_NUMBERS),
+        ],
+        "array": [
+            (a, "need an array of float64 but") for a in (None, [1.0], floats(2), 1.0, LABELS)
+        ]
+        + [(np.broadcast_to(1.0, 3), "array must be writable")],
+        "step": steps,
+    },
+)
+door(
+    "LossLayer",
+    LossLayer,
+    {"loss": minicnn.squared_error, "target": floats(2)},
+    {"loss": [*FUNCTIONS, (None, "must be a function")], "target": NUMBERS},
+)
+of_loss = LossLayer(minicnn.squared_error, floats(2))
+door("LossLayer.forward", of_loss.forward, {"x": floats(2)}, {"x": [*FLOATS, (floats(3), "shape")]})
+door(
+    "LossLayer.backward",
+    lambda dy: of_loss.backward(dy, floats(2)),
+    {"dy": np.ones(())},
+    {"dy": [*FLOATS, (floats(2), "expected dy of y's shape ")]},
+)
+door("LossLayer.output_shape", of_loss.output_shape, {"x_shape": (2,)}, {"x_shape": SHAPES})
+
+door(
+    "summarize",
+    summarize,
+    {"net": NET, "x_shape": (1, 1, 5, 5)},
+    {
+        "net": [(net, r"expected layers, as in Sequential\(") for net in (None, ReLU, BYTES)],
+        "x_shape": [*SHAPES, ((), r"\(N, C, H, W\)"), ((1, 5, 5), r"\(N, C, H, W\)")],
+    },
+)
+pictures = [None, 3, "ab", [], (), BYTES[:0], {"a": BYTES}]
+door(
+    "image_grid",
+    image_grid,
+    {"images": BYTES[:2, 0], "titles": None, "columns": 2, "signed": False, "size": 1.0},
+    {
+        "images": [(value, "images must be a list of one or more") for value in pictures]
+        + [(["a"], NO_NUMBERS), ([None], NO_NUMBERS), ([RAGGED], NO_NUMBERS)]
+        + [(images, r"of shape \(H, W\)") for images in ([1, 2], BYTES, [BYTES[0, 0, :0]])],
+        "titles": [(t, "a list of 2 strings") for t in ("ab", ["a"], [1, 2], [], 3, BYTES)],
+        "columns": [*INTEGERS, (0, ">= 1")],
+        "signed": FLAGS,
+        "size": steps,
+    },
+)
+matrices = [(floats(2, 3), r"counts must be of shape \(2, 2\)"), (LABELS, "of shape"), ([], "of")]
+door(
+    "confusion_matrix",
+    confusion_matrix,
+    {"counts": np.ones((2, 2), int), "classes": ("a", "b")},
+    {
+        "counts": [*NUMBERS[:2], (RAGGED, NO_NUMBERS), *matrices],
+        "classes": [(c, "classes must be a list of names") for c in (None, 2, "ab", (), [0, 1])]
+        + [(["a"], r"counts must be of shape \(1, 1\)")],
+    },
+)
+door(
+    "training_curves",
+    training_curves,
+    {"history": HISTORY},
+    {"history": [(h, "history must be one of an epoch") for h in (None, {}, History(6, "cpu"))]},
+)
+
+door(
+    "read_idx",
+    datasets.read_idx,
+    {"path": "a.idx", "shape": (2, 3), "max_bytes": 9},
+    {
+        "path": [*PATHS, (None, NO_PATH)],
+        "shape": [*SHAPES[1:], ((2, 2), "holds 2 x 3 values, expected 2 x 2")],
+        "max_bytes": [*INTEGERS, (0, ">= 1")],
+    },
+)
+door(
+    "read_image",
+    datasets.read_image,
+    {"path": "a.png", "size": (8, 9), "invert": None},
+    {
+        "path": [*PATHS, (None, NO_PATH)],
+        "size": [*PAIRS, (0, NO_INTEGER), ((1, 0), NO_INTEGER)],
+        "invert": FLAGS[1:],
+    },
+)
+no_metadata = [(value, "metadata must be a dictionary") for value in (0, "a", [1], BYTES)]
+no_metadata += [({"sha256": "x"}, "without the entry sha256")]
+no_metadata += [({"a": value}, "metadata must be what JSON can hold") for value in (BYTES, np.nan)]
+door(
+    "save_weights",
+    save_weights,
+    {"net": NET, "path": "b.safetensors", "metadata": None},
+    {"net": NO_NETS, "path": [*PATHS, (None, NO_PATH)], "metadata": no_metadata},
+)
+door(
+    "load_weights",
+    load_weights,
+    {"net": NET, "path": "a.safetensors"},
+    {"net": NO_NETS, "path": [*PATHS, (None, NO_PATH), ("c", "but there is none")]},
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "a.idx").write_bytes(bytes.fromhex("00000802 00000002 00000003") + bytes(6))
+    Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(folder / "a.png")
+    save_weights(NET, folder / "a.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_the_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_the_call_works_as_it_stands(name):
+    function, arguments, _ = DOORS[name]
+    function(**arguments)
+
+
+@pytest.mark.parametrize(
+    "name, argument", [(name, argument) for name, door in DOORS.items() for argument in door[2]]
+)
+def test_a_wrong_argument_gets_one_sentence_and_changes_nothing(name, argument):
+    function, arguments, wrong = DOORS[name]
+    for value, message in wrong[argument]:
+        given = f"{argument}={value!r}"
+        before = state(value, *arguments.values())
+        with pytest.raises(ValueError, match=message) as caught:
+            function(**arguments | {argument: value})
+            pytest.fail(f"{given} was accepted")
+        assert "\n" not in str(caught.value), given
+        last = traceback.extract_tb(caught.tb)[-1]
+        assert last.filename.startswith(PACKAGE), f"{given}: raised in {last.filename}"
+        assert state(value, *arguments.values()) == before, given
+
+
+def state(*values):
+    """The bits of all arrays in these, and in the network and the data that most calls take."""
+    kept = [value for value in values if isinstance(value, (np.ndarray, dict, list, History))]
+    return pickle.dumps((kept, NET, DATA))
+
+
+def test_an_index_is_no_slice():
+    """A TypeError, as Python's own is where an index has the wrong type."""
+    for part in (3, "a", None, BYTES, (slice(2), 0)):
+        with pytest.raises(TypeError, match=r"^expected a slice, as in ds\[:1000\], but got .*$"):
+            DATA[part]
+
+
+def test_nothing_public_is_missing():
+    """Of the package, of its data sets, and of the methods of layers, data sets and SGD."""
+    public = {*minicnn.__all__, *datasets.__all__}
+    abstract = {"Layer", "DataError", "DatasetNotFound"}
+    assert public - DOORS.keys() == abstract
+    for kind in (*(type(layer) for layer, _ in LAYERS), LossLayer, Dataset, SGD):
+        methods = {name for name, _ in inspect.getmembers(kind, inspect.isfunction)}
+        methods &= vars(kind).keys() if kind is LossLayer else methods
+        methods = {m for m in methods if m in ("__call__", "__getitem__") or m[0] != "_"}
+        assert {f"{kind.__name__}.{method}" for method in methods} <= DOORS.keys()
+
+
+def test_what_is_as_good_is_accepted():
+    """Lists for arrays where these are made into one anyway, and the integers of NumPy."""
+    X, K = floats(3, 3), floats(2, 2)
+    np.testing.assert_array_equal(
+        minicnn.corr2d(X.tolist(), K.tolist()), minicnn.corr2d(X, K), strict=True
+    )
+    two = np.int64(2)
+    np.testing.assert_array_equal(minicnn.pool2d(X, two), minicnn.pool2d(X, (2, 2)), strict=True)
+    assert repr(Conv2D(two, two, two)) == "Conv2D(2, 2, 2)"
+    assert Dataset(BYTES, LABELS, ["a", "b", "c"], "small").classes == ("a", "b", "c")
+    assert datasets.read_idx("a.idx", [2, 3]).shape == (2, 3)
+    assert datasets.read_image("a.png", 5).shape == (1, 1, 5, 5)
+    assert [row.layer for row in summarize(Linear(3, 2), (1, 3))] == ["Linear(3, 2)"]
+    assert DATA.to("auto").images.shape == BYTES.shape
+
+
+def test_a_number_without_axes_goes_through_every_activation():
+    for layer in (Sigmoid(), Tanh(), ReLU()):
+        y, saved = layer.forward(np.array(0.5))
+        dx, _ = layer.backward(np.array(1.0), saved)
+        many = layer.forward(np.array([0.5]))
+        assert y == many[0][0] and dx == layer.backward(np.array([1.0]), many[1])[0][0]
