@@ -63,7 +63,7 @@ def test_digits_stand_in_the_middle(parts):
 def test_labels_tell_what_is_drawn(parts):
     """Plain digits of one font resemble the mean image of their class more than any other."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    font = ImageFont.truetype(path, 25)
+    font = ImageFont.truetype(str(path), 25)
     x, labels = pixels(parts[0]), parts[0].labels
     means = np.stack([x[labels == digit].mean(axis=0) for digit in range(10)])
     means -= means.mean(axis=1, keepdims=True)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from minicnn.backend import Array
+from minicnn.checks import integer
 from minicnn.datasets.dataset import Dataset
 
 FONTS = (
@@ -37,9 +38,10 @@ def digits(train: int = 6000, test: int = 1000, seed: int = 0) -> tuple[Dataset,
     Each of the two comes from random numbers of its own, and one seed gives the same images on
     every run.
     """
+    counts = integer("train", train, 0), integer("test", test, 0)
+    rngs = np.random.default_rng(integer("seed", seed, 0)).spawn(2)
     glyphs = _glyphs()
-    rngs = np.random.default_rng(seed).spawn(2)
-    return tuple(_draw(glyphs, n, rng) for n, rng in zip((train, test), rngs))
+    return tuple(_draw(glyphs, n, rng) for n, rng in zip(counts, rngs))
 
 
 def _glyphs() -> list[list[Image.Image]]:
@@ -48,7 +50,7 @@ def _glyphs() -> list[list[Image.Image]]:
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return [
-        [_glyph(ImageFont.truetype(folder / name, 28), digit) for digit in "0123456789"]
+        [_glyph(ImageFont.truetype(str(folder / name), 28), digit) for digit in "0123456789"]
         for name in FONTS
     ]
 
