@@ -28,8 +28,9 @@ from matplotlib.figure import Figure
 
 import minicnn
 from minicnn.backend import DEVICES, DeviceError, choose_device
-from minicnn.plotting import save_figure
 from minicnn.cores import cores
+from minicnn.files import as_path
+from minicnn.plotting import save_figure
 
 HERE = Path(__file__).parent
 FRAMEWORKS = ("minicnn", "torch", "torch.compile")
@@ -363,8 +364,8 @@ def command_line(
     if device:
         add("--device", choices=DEVICES, default=device, help="default: %(default)s")
     add("--quick", action="store_true", help="does it run? tiny; saved only with --out")
-    add("--out", type=Path, help="folder of the results; default: benchmarks/results")
-    add("--from", type=Path, dest="source", metavar="JSON", help="draw again what was measured")
+    add("--out", type=as_path, help="folder of the results; default: benchmarks/results")
+    add("--from", type=as_path, dest="source", metavar="JSON", help="draw again what was measured")
     return parser
 
 

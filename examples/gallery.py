@@ -15,6 +15,7 @@ from PIL import Image
 from minicnn import Conv2D
 from minicnn.backend import DEVICES
 from minicnn.datasets import DatasetNotFound
+from minicnn.files import as_path
 from minicnn.plotting import save_figure
 
 
@@ -39,12 +40,15 @@ def folder(path: str) -> Path:
     """An argument's type: a folder to write to, made if there is none. Here, so that an example
     says before its work, not after it, that its pictures have no place."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        made = as_path(path)
+        made.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error))
     except OSError as error:
         raise argparse.ArgumentTypeError(f"no folder can be made of {path!r}: {error.strerror}")
-    if not os.access(path, os.W_OK):
+    if not os.access(made, os.W_OK):
         raise argparse.ArgumentTypeError(f"{path!r} cannot be written to")
-    return Path(path)
+    return made
 
 
 def positive(text: str) -> int:

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         except BrokenPipeError:
             _close_stdout()
             return 1
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, Warning) as error:  # a warning, under -W error
             _complain(error)
             return 2
         except KeyboardInterrupt:
@@ -231,7 +231,7 @@ def predict(args: argparse.Namespace) -> int:
     for path in args.images:
         try:
             pixels = read_image(path, invert=args.invert)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, Warning) as error:
             _complain(error)
             status = 2
             continue

@@ -42,8 +42,10 @@ def _quotas() -> Iterator[float]:
 def _groups() -> Iterator[Path]:
     """The folders of the groups around this process in each hierarchy that may limit its time."""
     try:
-        memberships = (ROOT / "proc/self/cgroup").read_text().splitlines()
-        mounts = (ROOT / "proc/self/mountinfo").read_text().splitlines()
+        memberships, mounts = (
+            os.fsdecode((ROOT / "proc/self" / name).read_bytes()).strip("\n").split("\n")
+            for name in ("cgroup", "mountinfo")
+        )
     except OSError:
         return
     groups = {}
@@ -55,8 +57,10 @@ def _groups() -> Iterator[Path]:
             groups["cgroup"] = group
     for mount in mounts:
         where, _, what = mount.partition(" - ")
-        top, folder = where.split()[3:5]  # the group that is mounted, and the place it is seen at
-        kind, _, options = what.split()[:3]
+        top, folder = where.split(" ")[
+            3:5
+        ]  # the group that is mounted, and the place it is seen at
+        kind, *_, options = what.split(" ")
         if kind in groups and (kind == "cgroup2" or "cpu" in options.split(",")):
             inside = os.path.relpath(groups[kind], top)
             parts = () if inside.startswith("..") else Path(inside).parts

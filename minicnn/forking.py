@@ -2,13 +2,12 @@
 
 A fork copies only the thread that forks. A lock that another one holds stays locked in the copy for
 ever, and OpenBLAS holds a fork up until it has ended its threads, which never happens while they
-work: either way all freezes. So a fork waits for a moment at which every other thread waits, as
-those of a notebook's kernel do nearly always.
+work: either way all freezes. So a fork waits for a moment at which every other thread of Python
+waits, and has done so for a millisecond, as those of a notebook's kernel do nearly always.
 
-Threads that wait for the interpreter's lock count as waiting, as they cannot run on while this one
-has it. But it must not be given away between the look at the threads and the fork. Calls of
-`ctypes.PyDLL` keep it, and after a sleep, in which all others had their turn, Python takes it away
-after 5 ms at the earliest.
+A thread that waits for the interpreter's lock cannot run on while this one has it, so the lock must
+not be given away between the look at the threads and the fork. Calls of `ctypes.PyDLL` keep it, and
+after a sleep, in which all others had their turn, Python takes it away after 5 ms at the earliest.
 """
 
 import contextlib
@@ -20,8 +19,11 @@ import time
 import warnings
 from collections.abc import Iterator
 
-TRIES = 100  # of a millisecond each; the threads of OpenBLAS stay awake for 30 after their work
-FORKING = threading.Lock()  # a copy made meanwhile would keep the other end of a pipe open
+TRIES = 30  # of a millisecond each
+TIMES = "schedstat" if os.path.exists("/proc/self/schedstat") else "stat"  # without, only states
+BUSY_SECONDS = 1e-4  # of computing in this millisecond
+FORKING = threading.RLock()  # a copy made meanwhile would keep the other end of a pipe open
+PYTHON_WARNS = sys.version_info >= (3, 12)  # of any fork beside other threads
 
 
 def can_fork() -> bool:
@@ -30,36 +32,54 @@ def can_fork() -> bool:
 
 
 def quiet_fork() -> int | None:
-    """os.fork() when all other threads wait, or None if they do not within a tenth of a second.
+    """os.fork() when all other threads wait, or None if they do not within TRIES milliseconds.
     Raises OSError if the system refuses another process."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # none, closed, or broken
-            stream.flush()  # or the copy would write it too
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on warns of any thread
-        for _ in range(TRIES):
-            with _other_threads() as states:
-                time.sleep(0.001)
-                if not any(map(_runs, states)):
+    for _ in range(TRIES):
+        with _other_threads() as threads:
+            before = [_seconds(seconds) for _, seconds in threads]
+            time.sleep(0.001)
+            if not any(
+                _runs(state) or _seconds(seconds) - start > BUSY_SECONDS
+                for (state, seconds), start in zip(threads, before)
+            ):
+                with warnings.catch_warnings() if PYTHON_WARNS else contextlib.nullcontext():
+                    if PYTHON_WARNS:
+                        warnings.simplefilter("ignore", DeprecationWarning)
                     return os.fork()
     return None
 
 
 @contextlib.contextmanager
-def _other_threads() -> Iterator[list[int]]:
-    """An open file for each other thread of this process, in which the system tells its state."""
+def _other_threads() -> Iterator[list[tuple[int, int]]]:
+    """For each other thread of Python two open files, in which the system tells its state and its
+    time; for all other threads if some of Python's were not started by `threading`."""
+    python = {thread.ident: thread.native_id for thread in threading.enumerate()}
+    known = python.keys() >= sys._current_frames().keys()
+    chosen = python.values() if known else map(int, os.listdir("/proc/self/task"))
     with contextlib.ExitStack() as files:
-        states = []
-        for thread in os.listdir("/proc/self/task"):
-            if int(thread) != threading.get_native_id():
-                with contextlib.suppress(OSError):  # it has ended
-                    file = open(f"/proc/self/task/{thread}/stat", "rb", buffering=0)
-                    states.append(files.enter_context(file).fileno())
-        yield states
+        threads = []
+        for thread in set(chosen) - {threading.get_native_id(), None}:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                state, seconds = (
+                    files.enter_context(open(f"/proc/self/task/{thread}/{name}", "rb", 0)).fileno()
+                    for name in ("stat", TIMES)
+                )
+                threads.append((state, seconds))
+        yield threads
 
 
-def _runs(file: int) -> bool:
-    """Whether a thread runs, is about to, or waits for a disk: "1234 (its name) R ..."."""
+def _read(file: int) -> bytes:
+    """What the file has now, without giving the interpreter's lock away."""
     text = ctypes.create_string_buffer(256)
     ctypes.PyDLL(None).pread(file, text, 255, ctypes.c_long(0))
-    return text.value.rpartition(b") ")[2][:1] in (b"R", b"D")
+    return text.value
+
+
+def _runs(state: int) -> bool:
+    """Whether a thread runs, is about to, or waits for a disk: "1234 (its name) R ..."."""
+    return _read(state).rpartition(b") ")[2][:1] in (b"R", b"D")
+
+
+def _seconds(seconds: int) -> float:
+    """For how long a thread has computed: nanoseconds are the first of the numbers."""
+    return int((_read(seconds).split() or [0])[0]) / 1e9

@@ -21,10 +21,10 @@ import numpy as np
 
 from minicnn.backend import Array
 from minicnn.checks import integer
+from minicnn.cores import cores
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Gradients, Layer
 from minicnn.losses import softmax_cross_entropy
-from minicnn.cores import cores
 from minicnn.workers import worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache

@@ -8,10 +8,12 @@ process works alone.
 
 import contextlib
 import ctypes
+import errno
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -20,12 +22,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import threadpoolctl
 
-from minicnn.forking import FORKING, can_fork, quiet_fork
+from minicnn import forking
+from minicnn.forking import can_fork, quiet_fork
+
+# what the system says where it allows no more processes, memory or files
+REFUSALS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+is_worker = False  # in a forked copy, which forks no others
 
 
 @contextlib.contextmanager
@@ -39,7 +46,8 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
 
     _keep_freed_memory()
     with ONE_BLAS_THREAD, contextlib.ExitStack() as stack:
-        if workers == 1 or multiprocessing.current_process().daemon:  # which may have no children
+        daemon = multiprocessing.current_process().daemon  # which may have no children
+        if workers == 1 or is_worker or daemon:
             yield lambda jobs: list(map(quick_work, jobs))
         elif can_fork():
             pipes = _fork_all(quick_work, workers - 1, stack)
@@ -54,6 +62,7 @@ def _fork_all(
 ) -> list[Connection]:
     """The ends of pipes to `count` processes, or to fewer: as many as the system allows, with a
     warning, and as were forked while no other thread computed."""
+    _flush()
     pipes: list[Connection] = []
     refusal = None
     try:
@@ -62,12 +71,21 @@ def _fork_all(
     except _NotQuiet:
         pass
     except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
         refusal = (
             f"the system allows no more processes ({error.strerror}), so {len(pipes) + 1} of "
             f"{count + 1} workers do the work: see ulimit -u and ulimit -n"
         )
     _tell(refusal)
     return pipes
+
+
+def _flush() -> None:
+    """Writes out what was printed, which each copy of this process would write again."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, BrokenPipeError):  # none, or closed
+            stream.flush()
 
 
 def _tell(refusal: str | None) -> None:
@@ -88,21 +106,33 @@ class _OneBlasThread:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a block may end in the garbage collector, at any line
         self.blocks = 0
+        self.limit: Any = None
 
     def __enter__(self) -> None:
         with self.lock:
-            if self.blocks == 0:
-                self._free_control()
-                self.limit = threadpoolctl.threadpool_limits(1, user_api="blas")
             self.blocks += 1
+            try:
+                if self.limit is None:
+                    self._free_control()
+                    self.limit = threadpoolctl.threadpool_limits(1, user_api="blas")
+            except BaseException:  # Ctrl-C, say
+                self.__exit__()
+                raise
 
     def __exit__(self, *_: object) -> None:
         with self.lock:
-            self.blocks -= 1
-            if self.blocks == 0:
+            self.blocks = max(0, self.blocks - 1)
+            if self.blocks == 0 and self.limit is not None and _may_start_threads():
                 self._free_control()
                 self.limit.restore_original_limits()
                 self._free_control()
+                self.limit = None
+
+    def forget(self) -> None:
+        """In the copy of a process, where the blocks of other threads do not go on. The limit is
+        copied too, and restored at the end of the next block."""
+        self.lock = threading.RLock()
+        self.blocks = 0
 
     @staticmethod
     def _free_control() -> None:
@@ -114,6 +144,27 @@ class _OneBlasThread:
 
 
 ONE_BLAS_THREAD = _OneBlasThread()
+
+
+def _may_start_threads() -> bool:
+    """Whether the system allows one more, if it has refused a process: where it does not, OpenBLAS
+    interrupts the program when it is to have several threads again."""
+    if _told is not None:
+        try:
+            threading.Thread(target=int).start()
+        except RuntimeError:
+            return False
+    return True
+
+
+def _in_a_copy() -> None:
+    """Locks that others held when this process was forked, by whomever, are free in the copy."""
+    forking.FORKING = threading.RLock()
+    ONE_BLAS_THREAD.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_copy)
 
 
 @dataclass(frozen=True)
@@ -186,31 +237,37 @@ def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
     system refuses it, and _NotQuiet."""
 
     def serve() -> None:
+        global is_worker
+        is_worker = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         ours.close()
-        with contextlib.suppress(EOFError, ConnectionError):
+        with ONE_BLAS_THREAD, contextlib.suppress(EOFError, ConnectionError):
             while True:
                 theirs.send_bytes(_pickled(_work_all(work, _receive(theirs))))
 
     with contextlib.ExitStack() as stack:
-        with FORKING:
+        with forking.FORKING:
             ours, theirs = multiprocessing.Pipe()
             stack.enter_context(ours)
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                if (child := quiet_fork()) == 0:
-                    try:
-                        serve()
-                    finally:
-                        os._exit(0)
+                with theirs:
+                    if (child := quiet_fork()) == 0:
+                        _serve_and_end(serve)
+                    if child is None:
+                        raise _NotQuiet
+                    stack.callback(_end, child)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                theirs.close()
-        if child is None:
-            raise _NotQuiet
-        stack.callback(_end, child)
         yield ours
+
+
+def _serve_and_end(serve: Callable[[], None]) -> NoReturn:
+    try:
+        serve()
+    finally:
+        os._exit(0)
 
 
 def _end(child: int) -> None:

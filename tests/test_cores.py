@@ -16,7 +16,7 @@ def machine(monkeypatch, root, groups, mounts, files):
     files = {"proc/self/cgroup": groups, "proc/self/mountinfo": mounts, **files}
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(content)
+        (root / name).write_bytes(os.fsencode(content))
     monkeypatch.setattr(cores, "ROOT", root)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5}, raising=False)
 
@@ -75,6 +75,15 @@ def test_both_versions_at_once(tmp_path, monkeypatch):
 def test_a_container_sees_its_own_group_as_the_top(group, tmp_path, monkeypatch):
     top = "/docker/1234" if group == "/docker/1234" else "/"
     machine(monkeypatch, tmp_path, f"1:cpu:{group}\n", V1.format(top), v1("", 100000))
+    assert cores.cores() == 1
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a b", "a\x0cb", "a:b"])
+def test_groups_and_mounts_of_any_name(name, tmp_path, monkeypatch):
+    """Their bytes need not be UTF-8, and spaces are the only ones that are escaped."""
+    other = f"29 23 0:26 / /mnt/{name.replace(' ', chr(92) + '040')} rw - tmpfs none rw\n"
+    files = {f"sys/fs/cgroup/{name}/cpu.max": "100000 100000"}
+    machine(monkeypatch, tmp_path, f"0::/{name}\n", other + V2, files)
     assert cores.cores() == 1
 
 

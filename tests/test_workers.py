@@ -34,7 +34,7 @@ def processes(count):
         return len(set(map_([None] * count)))
 
 
-def beside(loop, statements):
+def beside(loop, statements, first=""):
     """What a program prints, whose main thread runs `statements` while another one repeats `loop`.
     It counts as frozen after a minute, of which it needs a second or two."""
     program = f"""
@@ -46,6 +46,7 @@ from minicnn.workers import worker_map
 train, test = digits(300, 600)
 net = lenet(np.random.default_rng(0))
 a = np.random.default_rng(0).standard_normal((600, 600))
+{first}
 
 def loop():
     while True:
@@ -297,3 +298,145 @@ def test_the_numbers_do_not_depend_on_what_the_workers_are(new_net, small_digits
         results.append(fit(new_net(), small_digits[0], epochs=1, workers=2, progress=False))
     assert results[0].train_loss == results[1].train_loss
     assert np.isfinite(results[0].train_loss).all()
+
+
+BESIDE_EVALUATIONS = """
+import multiprocessing, threading, warnings
+import numpy as np
+from minicnn import digits, evaluate, lenet
+
+_, test = digits(1, 300)
+net = lenet(np.random.default_rng(0))
+expected = evaluate(net, test, workers=1)
+
+def loop():
+    while True:
+        evaluate(net, test, workers=2)
+
+def work(queue):
+    queue.put(evaluate(net, test, workers=2))
+
+threading.Thread(target=loop, daemon=True).start()
+warnings.simplefilter("ignore", DeprecationWarning)
+context = multiprocessing.get_context("fork")
+for _ in range(8):
+    queue = context.SimpleQueue()
+    process = context.Process(target=work, args=(queue,))
+    process.start()
+    assert queue.get() == expected
+    process.join()
+"""
+
+
+@linux
+def test_a_copy_that_somebody_else_forks_works_too():
+    """While another thread is inside a block, so that locks and counts are copied as they stand.
+    One BLAS thread, or such a fork could freeze without us."""
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", BESIDE_EVALUATIONS], env=env, check=True, timeout=60)
+
+
+@linux
+def test_blas_is_restored_in_a_copy_made_inside_a_block(new_net, small_digits):
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        with ONE_BLAS_THREAD:
+            child = os.fork()
+            if child == 0:
+                evaluate(new_net(), small_digits[1], workers=1)
+                os._exit(0 if blas_threads() == before else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        assert blas_threads() == before
+
+
+@pytest.mark.parametrize("platform", ["linux", "elsewhere"])
+def test_work_may_use_workers_itself(platform, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+
+    def work(x):
+        with worker_map(lambda y: (x, y, blas_threads()), 2) as map_:
+            return map_([1, 2])
+
+    with worker_map(work, 2) as map_:
+        found = map_([1, 2, 3])
+    assert [[pair[:2] for pair in pairs] for pairs in found] == [
+        [(x, 1), (x, 2)] for x in (1, 2, 3)
+    ]
+    assert {threads for pairs in found for *_, (threads,) in pairs} == {1}
+
+
+@linux
+def test_what_a_signal_raises_meanwhile_comes_out(monkeypatch):
+    def late():
+        raise TimeoutError("too slow")
+
+    monkeypatch.setattr(workers, "quiet_fork", late)
+    with pytest.raises(TimeoutError, match="too slow"):
+        processes(2)
+
+
+@linux
+def test_an_interruption_of_a_fork_leaves_no_process():
+    """It comes while SIGINT is blocked, and is raised right after the fork."""
+
+    def fork():
+        child = real()
+        if child:
+            os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    real = forking.quiet_fork
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "quiet_fork", fork)
+        with pytest.raises(KeyboardInterrupt):
+            processes(2)
+    with pytest.raises(ChildProcessError):  # there is none to wait for
+        os.waitpid(-1, os.WNOHANG)
+
+
+@linux
+def test_a_lock_held_by_a_thread_that_computes_in_python_is_no_trap():
+    """Such a thread waits for the interpreter's lock at the fork, in the middle of its work."""
+    statements = """
+def forward(x):
+    with lock:
+        return x, None
+
+net.layers[1].forward = forward
+for _ in range(3):
+    evaluate(net, test, workers=2)
+print("done")
+"""
+    loop = "with lock: sum(range(1000))"
+    assert beside(loop, statements, first="lock = threading.Lock()") == ["done"]
+
+
+@linux
+def test_a_thread_that_threading_does_not_know_counts_too():
+    statements = """
+import _thread
+_thread.start_new_thread(work, ())
+time.sleep(0.1)
+for _ in range(3):
+    evaluate(net, test, workers=2)
+print("done")
+"""
+    first = "def work():\n    while True:\n        a @ a"
+    assert beside("time.sleep(1)", statements, first=first) == ["done"]
+
+
+@linux
+def test_warnings_filters_are_left_alone_beside_a_thread_that_computes():
+    statements = """
+import warnings
+before = list(warnings.filters)
+seen = set()
+def watch():
+    while len(seen) < 10**6:
+        seen.add(tuple(map(str, warnings.filters)))
+threading.Thread(target=watch, daemon=True).start()
+for _ in range(3):
+    evaluate(net, test, workers=2)
+print(len(seen), warnings.filters == before)
+"""
+    assert beside("a @ a", statements) == ["1 True"]

@@ -14,8 +14,8 @@ from minicnn.files import as_path
 
 CONTRAST = 16  # grey levels of 256: with fewer there is next to nothing to see
 # what is white, and the least that the brightest value of such a picture is taken to have
-WHITE_OF_INTEGERS = {255: 0, 4095: 1024, 65535: 4096}
-WHITE_OF_FLOATS = {1: 1 / 16, 255: 16, 4095: 1024, 65535: 4096}
+WHITE_OF_INTEGERS = {255: 0, 4095: 1024, 65535: 16384}
+WHITE_OF_FLOATS = {1: 1 / 4, 255: 64, 4095: 1024, 65535: 16384}
 
 
 def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | None = None) -> Array:
