@@ -102,7 +102,9 @@ def sizes(owner: object, shape: Sequence[int], minimum: int = 0) -> Shape:
     """`shape` as a tuple; ValueError if it is not one of integers >= minimum."""
     if not isinstance(shape, (tuple, list)):
         raise ValueError(f"{owner} expected a shape, a tuple of integers, but got {shown(shape)}")
-    return tuple(integer(f"each size of shape {tuple(shape)}", size, minimum) for size in shape)
+    if all(type(size) is int and size >= minimum for size in shape):  # as they are in training
+        return tuple(shape)
+    return tuple(integer(f"each size of {shape}", size, minimum) for size in shape)
 
 
 def check_float(owner: object, x: Array, name: str = "x") -> None:
