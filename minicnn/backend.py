@@ -24,7 +24,7 @@ def array_module(x: Array) -> ModuleType:
         return np
     if isinstance(x, (np.ma.MaskedArray, np.matrix)):
         raise ValueError(
-            f"expected a plain array but got a {type(x).__name__}, which computes otherwise: make "
+            f"expected a plain array but got a {type(x).__name__}, whose arithmetic differs: make "
             "one with numpy.array(x)"
         )
     if isinstance(x, (np.ndarray, np.generic)):
@@ -79,8 +79,8 @@ def small_product(x: Array) -> int:
 
 
 def masked(x: Array, mask: Array) -> Array:
-    """x where `mask`, else 0: its bits times 0 or 1, since infinity times 0 is nan. `where` is ten
-    times slower on a CPU, where which entries are taken is random."""
+    """x where `mask`, else 0: the bits of x times 0 or 1, since infinity times 0 is nan. `where` is
+    ten times slower on a CPU if the mask is irregular."""
     return (x.view(f"i{x.itemsize}") * mask).view(x.dtype)
 
 

@@ -104,7 +104,7 @@ def sizes(owner: object, shape: Sequence[int], minimum: int = 0) -> Shape:
         raise ValueError(f"{owner} expected a shape, a tuple of integers, but got {shown(shape)}")
     if all(type(size) is int and size >= minimum for size in shape):  # as they are in training
         return tuple(shape)
-    return tuple(integer(f"each size of {shape}", size, minimum) for size in shape)
+    return tuple(integer(f"{owner}: each size of {shape}", size, minimum) for size in shape)
 
 
 def check_float(owner: object, x: Array, name: str = "x") -> None:

@@ -17,8 +17,8 @@ ROOT = Path("/")
 
 
 def cores() -> int:
-    """The cores that this process is bound to, but no more than its control groups have time for;
-    at least one."""
+    """The cores that this process is bound to, but no more than the quotas of its control groups
+    allow; at least one."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only, as are control groups
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, math.floor(min([count, *_quotas()])))
@@ -43,7 +43,7 @@ def _groups() -> Iterator[Path]:
     """The folders of the groups around this process in each hierarchy that may limit its time."""
     try:
         memberships, mounts = (
-            os.fsdecode((ROOT / "proc/self" / name).read_bytes()).strip("\n").split("\n")
+            os.fsdecode((ROOT / "proc/self" / name).read_bytes()).split("\n")[:-1]
             for name in ("cgroup", "mountinfo")
         )
     except OSError:
@@ -57,9 +57,8 @@ def _groups() -> Iterator[Path]:
             groups["cgroup"] = group
     for mount in mounts:
         where, _, what = mount.partition(" - ")
-        top, folder = where.split(" ")[
-            3:5
-        ]  # the group that is mounted, and the place it is seen at
+        # the group that is mounted, and the place where it is seen
+        top, folder = where.split(" ")[3:5]
         kind, *_, options = what.split(" ")
         if kind in groups and (kind == "cgroup2" or "cpu" in options.split(",")):
             inside = os.path.relpath(groups[kind], top)

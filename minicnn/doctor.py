@@ -7,8 +7,8 @@ import threadpoolctl
 
 import minicnn
 from minicnn.backend import gpu_problem
-from minicnn.datasets.sources import FASHION_MNIST, MNIST, cache_problem, chosen_problem, find
 from minicnn.cores import cores
+from minicnn.datasets.sources import FASHION_MNIST, MNIST, cache_problem, chosen_problem, find
 
 PACKAGES = ("numpy", "threadpoolctl", "safetensors", "pooch", "tqdm", "matplotlib", "Pillow")
 

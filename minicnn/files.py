@@ -5,10 +5,10 @@ from pathlib import Path
 
 
 def as_path(path: Path | str) -> Path:
-    """`path` with the home folder in the place of a leading ~ or ~user, as in a shell.
+    """`path` with the home folder in place of a leading ~ or ~user, as in a shell.
 
-    A file that is there under the name ~user is that file, if there is no such user. Raises
-    ValueError for what is no path, and where the home folder is not known.
+    If there is no such user, a file that is named ~user means itself. Raises ValueError for what is
+    no path, and where the home folder is not known.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or "\0" in text:

@@ -1,9 +1,9 @@
 """Forking a process in which other threads may be computing.
 
-A fork copies only the thread that forks. A lock that another one holds stays locked in the copy for
-ever, and OpenBLAS holds a fork up until it has ended its threads, which never happens while they
-work: either way all freezes. So a fork waits for a moment at which every other thread of Python
-waits, and has done so for a millisecond, as those of a notebook's kernel do nearly always.
+A fork copies only the thread that forks. A lock that another one holds stays locked in the copy
+forever, and OpenBLAS, before a fork, waits for its own threads to end, which they do not while they
+work. Either way the program hangs. So a fork waits for a moment at which every other thread of
+Python waits, and has done so for a millisecond, as those of a notebook's kernel do nearly always.
 
 A thread that waits for the interpreter's lock cannot run on while this one has it, so the lock must
 not be given away between the look at the threads and the fork. Calls of `ctypes.PyDLL` keep it, and
@@ -20,10 +20,10 @@ import warnings
 from collections.abc import Iterator
 
 TRIES = 30  # of a millisecond each
-TIMES = "schedstat" if os.path.exists("/proc/self/schedstat") else "stat"  # without, only states
+# begins with the nanoseconds that a thread has computed; a kernel that lacks it leaves the state
+# alone to go by: stat begins with the thread's number, which does not grow
+TIMES = "schedstat" if os.path.exists("/proc/self/schedstat") else "stat"
 BUSY_SECONDS = 1e-4  # of computing in this millisecond
-FORKING = threading.RLock()  # a copy made meanwhile would keep the other end of a pipe open
-PYTHON_WARNS = sys.version_info >= (3, 12)  # of any fork beside other threads
 
 
 def can_fork() -> bool:
@@ -42,11 +42,19 @@ def quiet_fork() -> int | None:
                 _runs(state) or _seconds(seconds) - start > BUSY_SECONDS
                 for (state, seconds), start in zip(threads, before)
             ):
-                with warnings.catch_warnings() if PYTHON_WARNS else contextlib.nullcontext():
-                    if PYTHON_WARNS:
-                        warnings.simplefilter("ignore", DeprecationWarning)
+                with _no_warning():
                     return os.fork()
     return None
+
+
+@contextlib.contextmanager
+def _no_warning() -> Iterator[None]:
+    """From 3.12 on Python warns if a process with several threads forks."""
+    with contextlib.ExitStack() as stack:
+        if sys.version_info >= (3, 12):
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 @contextlib.contextmanager

@@ -40,17 +40,17 @@ class SGD:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         if finite("weight_decay", weight_decay) < 0:
             raise ValueError(f"weight_decay must be a finite number >= 0, got {weight_decay}")
-        if flag("nesterov", nesterov) and not momentum:
+        self.nesterov = flag("nesterov", nesterov)
+        if self.nesterov and not momentum:
             raise ValueError("nesterov needs momentum > 0, got 0")
         self.momentum = float(momentum)
-        self.nesterov = bool(nesterov)
         self.weight_decay = float(weight_decay)
         self.velocity: dict[str, Array] = {}
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless
-        `grads` has the same names and shapes, as have the parameters of earlier steps, and all is
-        on one device."""
+        all are floats on one device, `grads` has the names and shapes of `params`, and so have the
+        parameters of earlier steps."""
         self._check(params, grads)
         for name, w in params.items():
             g = grads[name]
@@ -62,10 +62,10 @@ class SGD:
             w -= self.lr * g  # (4)
 
     def _check(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
-        for name, arrays in (("params", params), ("grads", grads)):
-            require(isinstance(arrays, Mapping), f"{name} must map names to arrays", arrays)
-        for name, array in [*params.items(), *grads.items()]:
-            check_float("SGD", array, name)
+        for kind, arrays in (("params", params), ("grads", grads)):
+            require(isinstance(arrays, Mapping), f"{kind} must map names to arrays", arrays)
+            for name, array in arrays.items():
+                check_float("SGD", array, f"{kind}[{name!r}]")
         expected, given, earlier = (
             {name: array.shape for name, array in arrays.items()}
             for arrays in (params, grads, self.velocity)

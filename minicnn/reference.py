@@ -62,6 +62,7 @@ Results are float64. Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, 
 """
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable
@@ -379,15 +380,16 @@ def flatten_backward(dy: Array, x: Array) -> Array:
 
 def _entry_by_entry(function: Callable[..., float]) -> Callable[..., Array]:
     """`function`, of numbers, for arrays: x, or dy and x, where dy is like x or one number."""
-    of_entries = np.vectorize(function, otypes=[float])
+    of_entries, signature = np.vectorize(function, otypes=[float]), inspect.signature(function)
 
     @functools.wraps(function)
-    def of_arrays(*arrays: Array) -> Array:
-        arrays = [numbers(name, array) for name, array in zip(("x", "dy"), reversed(arrays))]
-        x, dy = arrays[0], arrays[-1]
+    def of_arrays(*args: Array, **named: Array) -> Array:
+        given = signature.bind(*args, **named).arguments
+        arrays = {name: numbers(name, array) for name, array in given.items()}
+        x, dy = arrays["x"], arrays.get("dy", arrays["x"])
         if dy.shape not in ((), x.shape):
             raise ValueError(f"expected dy of x's shape {x.shape} but got {dy.shape}")
-        return of_entries(*reversed(arrays))
+        return of_entries(*arrays.values())
 
     return of_arrays
 

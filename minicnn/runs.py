@@ -75,8 +75,9 @@ def new_run(folder: Path | str | None, config: dict) -> Path:
         if folder is None:
             return _new_folder(name)
         check_unused(folder)
-        as_path(folder).mkdir(parents=True, exist_ok=True)
-        return as_path(folder)
+        folder = as_path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
     except OSError as error:
         raise OSError(
             f"{name} cannot be made: {error.strerror}; choose another with --out"

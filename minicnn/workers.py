@@ -2,8 +2,8 @@
 
 Processes and not threads, since calls into NumPy take about 10 microseconds each in a small
 network, and threads spend as long on handing the interpreter's lock to each other. Only Linux forks
-safely; elsewhere the workers are threads. While other threads compute there is no fork, and this
-process works alone.
+safely, and only a Python with its global lock; elsewhere the workers are threads. While its other
+threads compute, this process does not fork, and works alone.
 """
 
 import contextlib
@@ -27,18 +27,19 @@ from typing import Any, NoReturn
 import numpy as np
 import threadpoolctl
 
-from minicnn import forking
 from minicnn.forking import can_fork, quiet_fork
 
 # what the system says where it allows no more processes, memory or files
 REFUSALS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-is_worker = False  # in a forked copy, which forks no others
+FORKING = threading.RLock()  # a copy made meanwhile would keep the other end of a pipe open
+is_worker = False  # True in a forked copy, which forks no others
+_told: str | None = None  # the last refusal that was warned of
 
 
 @contextlib.contextmanager
 def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[list], list]]:
     """A `map` of `work` over a list, on `workers` processes, this one among them, with one BLAS
-    thread each. With a warning, on as many as the system allows."""
+    thread each; on fewer, with a warning, if the system allows no more."""
 
     def quick_work(job: Any) -> Any:
         with _quick_ufuncs():
@@ -46,7 +47,9 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
 
     _keep_freed_memory()
     with ONE_BLAS_THREAD, contextlib.ExitStack() as stack:
-        daemon = multiprocessing.current_process().daemon  # which may have no children
+        daemon = (
+            multiprocessing.current_process().daemon
+        )  # one of a pool, which shares the cores already
         if workers == 1 or is_worker or daemon:
             yield lambda jobs: list(map(quick_work, jobs))
         elif can_fork():
@@ -60,8 +63,8 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
 def _fork_all(
     work: Callable[[Any], Any], count: int, stack: contextlib.ExitStack
 ) -> list[Connection]:
-    """The ends of pipes to `count` processes, or to fewer: as many as the system allows, with a
-    warning, and as were forked while no other thread computed."""
+    """Pipes to `count` forked processes; to fewer, with a warning, if the system refuses more, and
+    silently if other threads compute."""
     _flush()
     pipes: list[Connection] = []
     refusal = None
@@ -94,9 +97,6 @@ def _tell(refusal: str | None) -> None:
     before, _told = _told, refusal
     if refusal not in (None, before):
         warnings.warn(refusal, stacklevel=5)
-
-
-_told: str | None = None
 
 
 class _OneBlasThread:
@@ -158,8 +158,9 @@ def _may_start_threads() -> bool:
 
 
 def _in_a_copy() -> None:
-    """Locks that others held when this process was forked, by whomever, are free in the copy."""
-    forking.FORKING = threading.RLock()
+    """Locks that other threads held when this process was forked, whoever did it, are free."""
+    global FORKING
+    FORKING = threading.RLock()
     ONE_BLAS_THREAD.forget()
 
 
@@ -247,7 +248,7 @@ def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
                 theirs.send_bytes(_pickled(_work_all(work, _receive(theirs))))
 
     with contextlib.ExitStack() as stack:
-        with forking.FORKING:
+        with FORKING:
             ours, theirs = multiprocessing.Pipe()
             stack.enter_context(ours)
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -87,6 +87,12 @@ def test_groups_and_mounts_of_any_name(name, tmp_path, monkeypatch):
     assert cores.cores() == 1
 
 
+@pytest.mark.parametrize("groups, mounts", [("", V2), ("0::/\n", ""), ("", "")])
+def test_files_that_are_empty(groups, mounts, tmp_path, monkeypatch):
+    machine(monkeypatch, tmp_path, groups, mounts, {"sys/fs/cgroup/cpu.max": "1 1"})
+    assert cores.cores() == 3
+
+
 def test_systems_without_control_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(cores, "ROOT", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5}, raising=False)

@@ -13,9 +13,7 @@ from minicnn.datasets.idx import DataError
 from minicnn.files import as_path
 
 CONTRAST = 16  # grey levels of 256: with fewer there is next to nothing to see
-# what is white, and the least that the brightest value of such a picture is taken to have
-WHITE_OF_INTEGERS = {255: 0, 4095: 1024, 65535: 16384}
-WHITE_OF_FLOATS = {1: 1 / 4, 255: 64, 4095: 1024, 65535: 16384}
+WHITES = (1, 255, 4095, 65535)  # the first is for floats only
 
 
 def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | None = None) -> Array:
@@ -30,8 +28,9 @@ def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | Non
         inverts a picture whose border is brighter than mid-grey
 
     Pictures of floats or of more than 8 bits have no fixed range. Their white is the smallest of 1
-    (floats only), 255, 4095 and 65535 that holds all values; where that would leave the picture
-    dark, or a value is negative or larger, it is from the darkest value to the brightest.
+    (floats only), 255, 4095 and 65535 that holds all values. If none reaches a quarter of it
+    (integers up to 255 stay as they are), or one is negative or above 65535, the range from the
+    darkest to the brightest is stretched. What is 8 bits repeated to make 16 becomes those 8 bits.
 
     Warns of a picture that comes out uniform, or nearly so. Raises DataError for a file that is not
     a whole image, is a suspiciously large one, or has values that are not finite.
@@ -66,7 +65,7 @@ def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | Non
 
 
 def _check_size(image: Image.Image) -> None:
-    """Raises ValueError from where Pillow would only warn, up to where it raises itself."""
+    """Raises ValueError for a picture so large that Pillow warns; at twice that size it raises."""
     size, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
     if limit is not None and size > limit:
         raise ValueError(f"its size of {size} pixels exceeds limit of {limit}; make it smaller")
@@ -89,12 +88,12 @@ def _as_bytes(values: Array) -> Array:
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("some of its values are not finite; replace those")
-    if low >= 0:
-        if high <= 65535 and not (values % 257).any():  # 8 bits, repeated to make 16
+    if low >= 0 and high <= WHITES[-1]:
+        if not (values % 257).any():  # 8 bits, repeated to make 16
             return values // 257
-        whites = WHITE_OF_FLOATS if values.dtype.kind == "f" else WHITE_OF_INTEGERS
-        for white, least in whites.items():
-            if least <= high <= white:
-                values = np.rint(values * 255 if white == 1 else values)
-                return values // max(1, (white + 1) // 256)  # the upper 8 bits
+        is_float = values.dtype.kind == "f"
+        white = min(w for w in WHITES if high <= w and (is_float or w > 1))
+        if 4 * high >= white or (white == 255 and not is_float):
+            values = np.rint(values * 255 if white == 1 else values)
+            return values // max(1, (white + 1) // 256)  # the upper 8 bits
     return np.rint((values.astype(np.float64) - low) * (255 / ((high - low) or 1)))

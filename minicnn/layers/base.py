@@ -106,10 +106,10 @@ class Layer:
             parameter[...] = to_device(params[name], device_of(parameter))
 
     def map_params(self, change: Callable[[Array], Array]) -> "Layer":
-        """A copy of the layer with `change(p)` in the place of each parameter p. What stands twice
-        in it, a layer or a parameter, does so in the copy."""
+        """A copy of the layer with `change(p)` in place of each parameter p. A layer or parameter
+        that is used twice is used twice in the copy too."""
         require(callable(change), "change must be a function of an array", change)
         changed = {id(p): change(p) for p in self.params.values()}
         for parameter in changed.values():
             check_float("map_params", parameter, "what change returns")
-        return copy.deepcopy(self, changed)
+        return copy.deepcopy(self, changed)  # its memo: what these stand for is copied already

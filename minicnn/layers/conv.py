@@ -59,7 +59,7 @@ class Conv2D(Layer):
     (out_channels,), zeros, absent with `bias=False`. Without `rng` the weights differ from run to
     run.
 
-    On a GPU, where x or dy is not finite, the row beside may be nan too: see rows.py.
+    On a GPU, infinity or nan in x or dy can make the neighbouring row nan too: see rows.py.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Conv2D(Layer):
         n, o, oh, ow = dy.shape
         padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
         rows = Rows.together(self.window, o // self.groups, oh)
-        if need_dx:
+        if need_dx:  # dweight leaves out what meets the zeros
             rows = rows.or_single(dy)
         weight = self._matrix(rows, x.dtype)
         windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)

@@ -11,8 +11,8 @@ in height and no dilation,
 
 The first line is a convolution again, whose window is (R - 1)*S rows higher and moves on by R*S.
 For a 5x5 kernel and R = 2 it has 1.2 times the multiplications, zeros included, and 0.6 times the
-columns. But its zeros times infinity are nan, so that one row is taken at a time where anything is
-not finite; except on a GPU, where looking for it would hold up the work.
+columns. But its zeros times infinity are nan, so one row is taken at a time if x (forward) or dy
+(backward) is not finite; not on a GPU, where looking for that would hold up the work.
 """
 
 import functools
