@@ -477,8 +477,19 @@ def test_eight_processes_on_an_empty_cache_download_once(world, server):
         requests.append(self.path)
         answer(self, data)
 
-    server.RequestHandlerClass = type("Counting", (Mirror,), {"good": good})
-    server.between_halves = lambda: time.sleep(0.1)  # for the others to come
+    def head(self):
+        asked.append(self.path)
+        Mirror.do_HEAD(self)
+
+    def wait_for_the_others():  # each asks before it downloads or waits
+        end = time.monotonic() + 10
+        while len(asked) < 8 and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.1)
+
+    asked = []
+    server.RequestHandlerClass = type("Counting", (Mirror,), {"good": good, "do_HEAD": head})
+    server.between_halves = wait_for_the_others
     program = (
         "from minicnn.datasets.download import download; from pathlib import Path\n"
         f"download(['{server.address}/good/'], {md5_of(SERVED)}, Path({str(world / 'files')!r}))"
