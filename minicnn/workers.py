@@ -27,7 +27,10 @@ from typing import Any, NoReturn
 import numpy as np
 import threadpoolctl
 
+from minicnn.cores import cores
 from minicnn.forking import can_fork, quiet_fork
+
+__all__ = ["cores", "worker_map"]
 
 # what the system says where it allows no more processes, memory or files
 REFUSALS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
