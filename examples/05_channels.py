@@ -60,13 +60,13 @@ def order_of_a_sum():
     print(f"(a + b) + c = {(a + b) + c}")
     print(f"a + (b + c) = {a + (b + c)}, since the neighbours of 1e8 are {np.spacing(a):.0f} apart")
     print("\nA 1x1 convolution from 256 to 64 channels of 28x28 pixels, summed in two orders: as")
-    print("one matrix product, and channel after channel.")
+    print("one matrix product, and channel after channel, the last one first.")
     rng = np.random.default_rng(0)
     X, K = rng.standard_normal((256, 784)), rng.standard_normal((64, 256))
     for dtype in (np.float32, np.float64):
         x, k = X.astype(dtype), K.astype(dtype)
         product, in_turn = k @ x, np.zeros((64, 784), dtype)
-        for c in range(256):
+        for c in reversed(range(256)):  # as no BLAS does
             in_turn += k[:, c, None] * x[c]
         differ = (product != in_turn).mean()
         difference = largest_difference(product, in_turn)

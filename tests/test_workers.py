@@ -384,7 +384,7 @@ def test_an_interruption_of_a_fork_leaves_no_process():
     def fork():
         child = real()
         if child:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         return child
 
     real = forking.quiet_fork
