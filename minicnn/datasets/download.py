@@ -1,5 +1,6 @@
 """Files from the first mirror that has them: whole and verified, or not there at all."""
 
+import importlib
 import threading
 import time
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def _probe(mirrors: Sequence[str], name: str) -> dict[str, str]:
     no timeout of its own, and one host may have many addresses, each with a timeout."""
     import pooch  # here: importing it takes half as long as all of minicnn
 
+    importlib.import_module("requests")  # by pooch at its first request, on the mirrors' time
     downloader = pooch.HTTPDownloader(timeout=PROBE_SECONDS)
     problems = dict.fromkeys(mirrors, f"no answer in {PROBE_SECONDS} seconds")
 
