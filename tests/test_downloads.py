@@ -495,7 +495,9 @@ def test_eight_processes_on_an_empty_cache_download_once(world, server):
         f"download(['{server.address}/good/'], {md5_of(SERVED)}, Path({str(world / 'files')!r}))"
     )
     command = [sys.executable, "-W", "error", "-c", program]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    # readline sets the terminal's width for all children, but not in os.environ
+    options = {"stderr": subprocess.PIPE, "text": True, "env": dict(os.environ)}
+    processes = [subprocess.Popen(command, **options) for _ in range(8)]
     told = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, told
     assert requests == [f"/good/{name}" for name in SERVED]

@@ -398,22 +398,6 @@ def test_an_interruption_of_a_fork_leaves_no_process():
 
 
 @linux
-def test_a_lock_held_by_a_thread_that_computes_in_python_is_no_trap():
-    """Such a thread waits for the interpreter's lock at the fork, in the middle of its work."""
-    statements = """
-def forward(x):
-    with lock:
-        return x, None
-
-net.layers[1].forward = forward
-evaluate(net, test, workers=2)
-print("done")
-"""
-    loop = "with lock: sum(range(1000))"
-    assert beside(loop, statements, first="lock = threading.Lock()") == ["done"]
-
-
-@linux
 def test_a_thread_that_threading_does_not_know_counts_too():
     statements = """
 import _thread
