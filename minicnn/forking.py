@@ -24,6 +24,8 @@ TRIES = 30  # of a millisecond each
 # alone to go by: stat begins with the thread's number, which does not grow
 TIMES = "schedstat" if os.path.exists("/proc/self/schedstat") else "stat"
 BUSY_SECONDS = 1e-4  # of computing in this millisecond
+# looked up once, since a look takes a lock of the loader
+PREAD = ctypes.PyDLL(None).pread if sys.platform == "linux" else None
 
 
 def can_fork() -> bool:
@@ -79,7 +81,7 @@ def _other_threads() -> Iterator[list[tuple[int, int]]]:
 def _read(file: int) -> bytes:
     """What the file has now, without giving the interpreter's lock away."""
     text = ctypes.create_string_buffer(256)
-    ctypes.PyDLL(None).pread(file, text, 255, ctypes.c_long(0))
+    PREAD(file, text, 255, ctypes.c_long(0))
     return text.value
 
 

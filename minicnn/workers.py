@@ -9,6 +9,7 @@ threads compute, this process does not fork, and works alone.
 import contextlib
 import ctypes
 import errno
+import functools
 import multiprocessing
 import os
 import pickle
@@ -36,6 +37,8 @@ __all__ = ["cores", "worker_map"]
 REFUSALS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 FORKING = threading.RLock()  # a copy made meanwhile would keep the other end of a pipe open
 is_worker = False  # True in a forked copy, which forks no others
+# looked up once: a look holds a lock of the loader, and whoever forks meanwhile copies it locked
+BLAS = threadpoolctl.ThreadpoolController().select(user_api="blas")
 _told: str | None = None  # the last refusal that was warned of
 
 
@@ -117,7 +120,7 @@ class _OneBlasThread:
             try:
                 if self.limit is None:
                     self._free_control()
-                    self.limit = threadpoolctl.threadpool_limits(1, user_api="blas")
+                    self.limit = BLAS.limit(limits=1)
             except BaseException:  # Ctrl-C, say
                 self.__exit__()
                 raise
@@ -290,6 +293,7 @@ def _quick_ufuncs() -> Iterator[None]:
         yield
 
 
+@functools.cache
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed arrays for the next ones; by default those of hundreds of
     kilobytes go back to the system, which has to clear them again before each use. This holds for
