@@ -18,7 +18,7 @@ from harness import MB, find, markdown, ratio, spread
 from matplotlib.figure import Figure
 
 import minicnn
-from minicnn.convolutions import CONVOLUTIONS
+from minicnn.reference.convolutions import CONVOLUTIONS
 
 FORMS = (*CONVOLUTIONS, "Conv2D")
 CELLS = [

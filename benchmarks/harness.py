@@ -28,9 +28,9 @@ from matplotlib.figure import Figure
 
 import minicnn
 from minicnn.backend import DEVICES, DeviceError, choose_device
-from minicnn.cores import cores
 from minicnn.files import as_path
 from minicnn.plotting import save_figure
+from minicnn.training.cores import cores
 
 HERE = Path(__file__).parent
 FRAMEWORKS = ("minicnn", "torch", "torch.compile")

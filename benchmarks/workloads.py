@@ -40,7 +40,7 @@ def minicnn_train(settings: dict) -> Iterator[list[Task]]:
     import numpy as np
 
     from minicnn import SGD
-    from minicnn.parallel import batch_gradients
+    from minicnn.training.parallel import batch_gradients
 
     net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
     optimizer, rng = SGD(LR, MOMENTUM), np.random.default_rng(0)
@@ -78,8 +78,8 @@ def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
     one piece."""
     import numpy as np
 
-    from minicnn.parallel import EVALUATION_CHUNK_SIZES, worker_count
-    from minicnn.workers import worker_map
+    from minicnn.training.parallel import EVALUATION_CHUNK_SIZES, worker_count
+    from minicnn.training.workers import worker_map
 
     net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
     size = EVALUATION_CHUNK_SIZES["cpu"] if net.device == "cpu" else batch
@@ -117,8 +117,8 @@ def minicnn_layers(settings: dict) -> Iterator[list[Task]]:
     import numpy as np
 
     from minicnn.backend import Array, to_device
-    from minicnn.parallel import CHUNK_SIZE
-    from minicnn.workers import worker_map
+    from minicnn.training.parallel import CHUNK_SIZE
+    from minicnn.training.workers import worker_map
 
     cells, device = settings["cells"], _device(settings)
     workers = settings["cores"] if device == "cpu" else 1
@@ -214,7 +214,7 @@ def minicnn_copy(settings: dict) -> Iterator[list[Task]]:
 def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
     """A step is a part of an epoch, counted in images; its test accuracy is told after it."""
     from minicnn import SGD, evaluate
-    from minicnn.parallel import batch_gradients
+    from minicnn.training.parallel import batch_gradients
 
     net = _initial_net(settings).to(_device(settings))
     train, test = (data.to(net.device) for data in _datasets(settings))

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from minicnn import SGD, Linear, MaxPool2D, ReLU, Sigmoid, Tanh, corr2d, softmax_cross_entropy
-from minicnn.checklist import STEPS, step_errors
 from minicnn.gradcheck import LossLayer
+from minicnn.gradcheck.checklist import STEPS, step_errors
 
 FOLDER = Path(__file__).parent / "figures"
 BLUE, ORANGE, PLAIN = "#9ecae1", "#fdae6b", "#f4f4f4"

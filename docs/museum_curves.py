@@ -37,9 +37,9 @@ from minicnn import (
     softmax_cross_entropy,
     squared_error,
 )
-from minicnn.cores import cores
 from minicnn.datasets import batches
-from minicnn.museum import FAULTS
+from minicnn.gradcheck.museum import FAULTS
+from minicnn.training.cores import cores
 
 DOCS = Path(__file__).parent
 RESULTS, FIGURE = DOCS / "figures" / "museum.json", DOCS / "figures" / "museum.svg"

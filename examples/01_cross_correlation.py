@@ -9,12 +9,12 @@ In the course, Dive into Deep Learning: "From Fully Connected Layers to Convolut
 """
 
 import numpy as np
+from gallery import keep, largest_difference, parser, photograph, run
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from gallery import keep, largest_difference, parser, photograph, run
 from minicnn import Conv2D, Linear, corr2d
-from minicnn.convolutions import toeplitz
+from minicnn.reference.convolutions import toeplitz
 
 X = np.arange(9.0).reshape(3, 3)
 K = np.array([[0.0, 1], [2, 3]])

@@ -8,9 +8,9 @@ Images", and the exercises there.
 """
 
 import numpy as np
+from gallery import keep, largest_difference, parser, photograph, run
 from matplotlib.figure import Figure
 
-from gallery import keep, largest_difference, parser, photograph, run
 from minicnn import corr2d
 
 K = np.array([[1, -1]])

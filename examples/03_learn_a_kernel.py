@@ -8,9 +8,9 @@ In the course, Dive into Deep Learning: "Convolutions for Images", "Learning a K
 """
 
 import numpy as np
+from gallery import convolution, keep, parser, run
 from matplotlib.figure import Figure
 
-from gallery import convolution, keep, parser, run
 from minicnn import SGD, corr2d, squared_error
 
 X = np.ones((1, 1, 6, 8))

@@ -7,11 +7,11 @@ In the course, Dive into Deep Learning: "Padding and Stride".
 """
 
 import numpy as np
+from gallery import convolution, keep, parser, run
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gallery import convolution, keep, parser, run
 from minicnn import Conv2D
 
 SHAPES = [

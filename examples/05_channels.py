@@ -9,9 +9,9 @@ exercise on the 1x1 convolution.
 """
 
 import numpy as np
+from gallery import convolution, keep, largest_difference, parser, photograph, run
 from matplotlib.figure import Figure
 
-from gallery import convolution, keep, largest_difference, parser, photograph, run
 from minicnn import corr2d, corr2d_multi_in, corr2d_multi_in_out, corr2d_multi_in_out_1x1
 
 X = np.stack([np.arange(9.0).reshape(3, 3), np.arange(1.0, 10.0).reshape(3, 3)])  # (2, 3, 3)

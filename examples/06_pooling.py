@@ -8,9 +8,9 @@ In the course, Dive into Deep Learning: "Pooling", with two of its exercises.
 """
 
 import numpy as np
+from gallery import convolution, keep, largest_difference, parser, run
 from matplotlib.figure import Figure
 
-from gallery import convolution, keep, largest_difference, parser, run
 from minicnn import (
     AvgPool2D,
     Conv2D,

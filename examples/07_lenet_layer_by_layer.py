@@ -9,11 +9,11 @@ In the course, Dive into Deep Learning: "Convolutional Neural Networks (LeNet)".
 import time
 
 import numpy as np
+from gallery import keep, parser, run
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from threadpoolctl import threadpool_limits
 
-from gallery import keep, parser, run
 from minicnn import (
     SGD,
     Conv2D,
@@ -26,7 +26,7 @@ from minicnn import (
     softmax_cross_entropy,
 )
 from minicnn.backend import choose_device, synchronize
-from minicnn.summary import summarize, table
+from minicnn.cli.summary import summarize, table
 
 BATCH = 256  # images
 DATA = {"fashion-mnist": fashion_mnist, "digits": digits}

@@ -15,15 +15,15 @@ import math
 import time
 
 import numpy as np
-
 from gallery import keep, largest_difference, parser, positive, run
+
 from minicnn import SGD, digits, evaluate, fashion_mnist, softmax_cross_entropy
 from minicnn.backend import choose_device
 from minicnn.datasets import batches
 from minicnn.models import MODELS
-from minicnn.parallel import batch_gradients
 from minicnn.plotting import LiveFigure, training_curves
 from minicnn.training import History
+from minicnn.training.parallel import batch_gradients
 
 BATCH_SIZE = 256
 DATA = {"fashion-mnist": (fashion_mnist, "lenet"), "digits": (digits, "lenet-relu")}

@@ -11,9 +11,9 @@ In the course, Dive into Deep Learning: the exercises of "Convolutional Neural N
 from dataclasses import replace
 
 import numpy as np
+from gallery import keep, parser, positive, run
 from matplotlib.figure import Figure
 
-from gallery import keep, parser, positive, run
 from minicnn import (
     SGD,
     AvgPool2D,

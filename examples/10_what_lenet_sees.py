@@ -14,15 +14,15 @@ the activations for sweaters and coats, and for images of something else.
 """
 
 import numpy as np
+from gallery import keep, parser, photograph, positive, run
 from matplotlib.figure import Figure
 
-from gallery import keep, parser, photograph, positive, run
 from minicnn import SGD, cosine, digits, fashion_mnist, fit, lenet_relu, mnist, softmax
 from minicnn.backend import choose_device
 from minicnn.plotting import confusion_matrix, image_grid
-from minicnn.runs import open_run
-from minicnn.tables import align
-from minicnn.training import estimate_seconds
+from minicnn.runs.run_folder import open_run
+from minicnn.text import align
+from minicnn.training.loop import estimate_seconds
 
 DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": digits}
 TWO_CLASSES = {"Pullover": "Coat", "4": "9"}

@@ -18,15 +18,15 @@ edition.
 from dataclasses import dataclass, field
 
 import numpy as np
+from gallery import keep, largest_difference, parser, positive, run
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from gallery import keep, largest_difference, parser, positive, run
 from minicnn import SGD, MaxPool2D, ReLU, digits, fashion_mnist, softmax_cross_entropy
 from minicnn.backend import choose_device, to_device
 from minicnn.datasets import batches
 from minicnn.models import MODELS
-from minicnn.tables import align
+from minicnn.text import align
 
 try:
     import torch

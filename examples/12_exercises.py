@@ -16,9 +16,9 @@ import math
 import time
 
 import numpy as np
+from gallery import convolution, keep, largest_difference, parser, photograph, run
 from threadpoolctl import threadpool_limits
 
-from gallery import convolution, keep, largest_difference, parser, photograph, run
 from minicnn import AvgPool2D, Conv2D, Linear, MaxPool2D, ReLU, Sequential, corr2d, softmax
 from minicnn.plotting import image_grid
 

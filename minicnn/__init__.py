@@ -1,5 +1,10 @@
 """minicnn: a convolutional network in pure NumPy, every gradient written out and proven."""
 
+import importlib
+from types import ModuleType
+
+from minicnn._moved import MOVED
+from minicnn._version import __version__ as __version__
 from minicnn.datasets import digits, fashion_mnist, mnist
 from minicnn.gradcheck import check_gradients
 from minicnn.layers import (
@@ -10,6 +15,7 @@ from minicnn.layers import (
     Linear,
     MaxPool2D,
     ReLU,
+    Sequential,
     Sigmoid,
     Tanh,
 )
@@ -23,7 +29,6 @@ from minicnn.reference import (
     corr2d_multi_in_out_1x1,
     pool2d,
 )
-from minicnn.sequential import Sequential
 from minicnn.training import evaluate, fit
 
 __all__ = [
@@ -57,4 +62,9 @@ __all__ = [
     "squared_error",
 ]
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> ModuleType:
+    """`minicnn.parallel`, say, as in version 0.1."""
+    if name in MOVED:
+        return importlib.import_module(f"minicnn.{name}")
+    raise AttributeError(f"module 'minicnn' has no attribute {name!r}")

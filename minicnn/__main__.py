@@ -1,5 +1,5 @@
 """`python -m minicnn`, the same as `minicnn`."""
 
-from minicnn.cli import main
+from minicnn.cli.commands import main
 
 raise SystemExit(main())

@@ -1,7 +1,18 @@
-"""Paths as people write them."""
+"""Files: paths as people write them, files that are whole or absent, and locks."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked
+    fcntl = None
+
+PART = ".part"  # how the name of a file that is not whole yet ends
 
 
 def as_path(path: Path | str) -> Path:
@@ -22,3 +33,66 @@ def as_path(path: Path | str) -> Path:
         )
     found = Path(text)  # which drops the ./ of ./~user
     return found.absolute() if str(found).startswith("~") else found
+
+
+def write_atomically(path: Path | str, content: bytes) -> None:
+    """The file `path` with `content`: the old file or the new one, never a part of it.
+
+    Raises OSError, with the path and the reason, and leaves the old file if there is one.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename last through a power failure, where the system can do that to a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """Makes an empty file, and locks it until this block ends.
+
+    Where another process holds the lock, prints `waiting` and waits; raises BlockingIOError if that
+    is None. Raises OSError if the file cannot be made. A file system that has no locks will do.
+    A lock ends with the process that holds it, however that ends, and when that process closes the
+    file anywhere. It does not keep apart two parts of one process.
+    """
+    with open(path, "a") as file:
+        try:
+            _lock(file, waiting)
+        except (BlockingIOError, PermissionError):
+            raise BlockingIOError(f"{path} is locked by another process") from None
+        except OSError:
+            pass
+        yield
+
+
+def _lock(file: TextIO, waiting: str | None) -> None:
+    if not fcntl:
+        return
+    try:
+        # unlike flock, not shared with forked workers, which may outlive a killed parent
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        if waiting is None:
+            raise
+        print(waiting, file=sys.stderr, flush=True)
+        fcntl.lockf(file, fcntl.LOCK_EX)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.layers import AvgPool2D, Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sigmoid
-from minicnn.sequential import Sequential
+from minicnn.layers.sequential import Sequential
 
 
 def lenet(rng: np.random.Generator | None = None) -> Sequential:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.checkpoint import write_atomically
 from minicnn.checks import flag, integer, numbers, positive, require
-from minicnn.files import as_path
-from minicnn.training import History
+from minicnn.files import as_path, write_atomically
+from minicnn.training.history import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

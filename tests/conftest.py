@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minicnn import Conv2D, Flatten, Linear, ReLU, Sequential, digits
-from minicnn.cli import main
+from minicnn.cli.commands import main
 
 
 @pytest.fixture(scope="session")

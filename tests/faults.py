@@ -40,9 +40,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from minicnn import cli, runs, session
-from minicnn.checkpoint import load_checkpoint, write_atomically
+from minicnn.cli import commands
 from minicnn.datasets import digits, fashion_mnist, read_idx, read_image, sources
+from minicnn.files import write_atomically
+from minicnn.runs import resumable, run_folder
+from minicnn.runs.checkpoint import load_checkpoint
 
 TRAIN = (
     *("train", "--data", "digits", "--epochs", "2", "--batch-size", "20", "--momentum", "0.9"),
@@ -66,17 +68,21 @@ def start(arguments: tuple[str, ...], data: list, log: Path, in_full: bool) -> i
             sys.stdout = sys.stderr = file
             tqdm.set_lock(threading.RLock())  # else one killed while it holds the lock keeps ours
             warnings.simplefilter("error")  # a kill must leave no damaged checkpoint behind
-            changes = [(cli, "digits", lambda: data)]
+            changes = [(commands, "digits", lambda: data)]
             if not in_full:
                 changes += [
-                    (session, "estimate_seconds", lambda *args, **options: 1.0),
-                    (runs, "training_curves", lambda history: b"curves"),
-                    (runs, "save_figure", lambda figure, path: write_atomically(path, figure)),
+                    (resumable, "estimate_seconds", lambda *args, **options: 1.0),
+                    (run_folder, "training_curves", lambda history: b"curves"),
+                    (
+                        run_folder,
+                        "save_figure",
+                        lambda figure, path: write_atomically(path, figure),
+                    ),
                 ]
             for module, name, value in changes:
                 patches.enter_context(mock.patch.object(module, name, value))
             try:
-                status = cli.main([*arguments, *OPTIONS, "2" if in_full else "1"])
+                status = commands.main([*arguments, *OPTIONS, "2" if in_full else "1"])
             except BaseException:
                 traceback.print_exc()
     finally:
@@ -94,9 +100,9 @@ def ended(child: int, log: Path) -> bool:
 
 def result(folder: Path) -> tuple[dict, list[bytes]]:
     """What two equal runs share: the history without times, and files."""
-    history = json.loads((folder / runs.HISTORY).read_text())
+    history = json.loads((folder / run_folder.HISTORY).read_text())
     history.pop("train_seconds")
-    return history, [(folder / name).read_bytes() for name in (runs.WEIGHTS, runs.BEST)]
+    return history, [(folder / name).read_bytes() for name in (run_folder.WEIGHTS, run_folder.BEST)]
 
 
 def trained(folder: Path, in_full: bool = False) -> tuple[tuple[dict, list[bytes]], list, float]:
@@ -136,8 +142,8 @@ def kills(count: int, seed: int = 0, in_full: bool = False, progress: bool = Fal
                 continue
             killed += 1
             bar.update()
-            while_writing += any(folder.rglob(f".*{runs.PART}"))
-            if runs.checkpoints(folder):
+            while_writing += any(folder.rglob(f".*{run_folder.PART}"))
+            if run_folder.checkpoints(folder):
                 resumed += 1
                 command = (*RESUME, str(folder))
             else:
@@ -172,7 +178,7 @@ def kinds(folder: Path) -> Iterator[Kind]:
     trained(run)
 
     def weights() -> tuple[dict[str, bytes], dict]:
-        net, origin = runs.open_run(run)
+        net, origin = run_folder.open_run(run)
         return bits(net.params), origin
 
     def checkpoint() -> tuple:
@@ -180,8 +186,8 @@ def kinds(folder: Path) -> Iterator[Kind]:
         arrays = bits(found.params), bits(found.velocity)
         return *arrays, found.position, found.config, found.data_sha256, found.versions
 
-    last = runs.checkpoints(run)[-1]
-    yield Kind("weights", run / runs.WEIGHTS, weights, sealed=True)
+    last = run_folder.checkpoints(run)[-1]
+    yield Kind("weights", run / run_folder.WEIGHTS, weights, sealed=True)
     yield Kind("checkpoint", last, checkpoint, sealed=True)
     images = np.random.default_rng(0).integers(256, size=(60, 28, 28), dtype=np.uint8)
     plain = folder / "images-idx3-ubyte"

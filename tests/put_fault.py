@@ -1,7 +1,7 @@
 """A pytest plugin that puts each fault of the museum into the real layers and losses, one by one,
 and writes to the file $FAULTS_CAUGHT which test is the first to fail.
 
-    FAULTS_CAUGHT=caught.json PYTHONPATH=tests pytest -p put_fault tests/test_layers.py
+    FAULTS_CAUGHT=caught.json PYTHONPATH=tests pytest -p put_fault tests/layers/test_layers.py
 
 The tests are collected once; each fault has a forked process of its own. Under "no fault" is what
 fails, of the tests that caught a fault, when copies of what is right are put there instead.
@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from minicnn.museum import FAULTS
+from minicnn.gradcheck.museum import FAULTS
 
 
 def put(right, wrong):

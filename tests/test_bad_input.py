@@ -29,13 +29,13 @@ from minicnn import (
     optimizers,
     reference,
 )
-from minicnn.checkpoint import load_weights, save_weights
-from minicnn.convolutions import CONVOLUTIONS, toeplitz
+from minicnn.cli.summary import summarize
 from minicnn.datasets import Dataset
 from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
 from minicnn.initializers import glorot_uniform, he_normal
 from minicnn.plotting import confusion_matrix, image_grid, training_curves
-from minicnn.summary import summarize
+from minicnn.reference.convolutions import CONVOLUTIONS, toeplitz
+from minicnn.runs.checkpoint import load_weights, save_weights
 from minicnn.training import History, evaluate, fit
 
 PACKAGE = str(Path(minicnn.__file__).parent)

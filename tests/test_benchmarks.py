@@ -468,10 +468,13 @@ def test_rows_of_the_gpu(script):
     cell = {"work": "layers", "layer": "MaxPool2D(2)", "shape": [1, 1, 4, 4], "backward": True}
     step = {"work": "infer", "net": repr(lenet()), "image": [1, 28, 28], "batch": 32}
     gpu = {"framework": "minicnn", "device": "gpu", "rates": [1000, 1000]}
-    torch, cpu = {"framework": "torch", "rates": [4000, 2000]}, {
-        "device": "cpu",
-        "rates": [500, 500],
-    }
+    torch, cpu = (
+        {"framework": "torch", "rates": [4000, 2000]},
+        {
+            "device": "cpu",
+            "rates": [500, 500],
+        },
+    )
     records = [cell | gpu | {"device_rates": [2000, 2000]}, cell | gpu | torch, cell | gpu | cpu]
     records += [step | gpu, step | gpu | cpu]
     results = {"records": records, "settings": {"device": "gpu"}}

@@ -28,27 +28,26 @@ from minicnn import (
     Sequential,
     Sigmoid,
     Tanh,
-    cli,
     evaluate,
     fit,
     lenet,
     lenet_relu,
-    parallel,
     softmax,
     softmax_cross_entropy,
     squared_error,
 )
 from minicnn.backend import array_module, device_of, gpu_problem, to_device
-from minicnn.checkpoint import (
+from minicnn.cli import commands
+from minicnn.datasets import Dataset
+from minicnn.runs.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_weights,
     save_checkpoint,
     save_weights,
 )
-from minicnn.datasets import Dataset
-from minicnn.parallel import batch_gradients
-from minicnn.training import TrainingError
+from minicnn.training import TrainingError, parallel
+from minicnn.training.parallel import batch_gradients
 
 QUIET = {"progress": False}
 FLOATS = np.float32, np.float64
@@ -467,7 +466,7 @@ def test_the_command_line_trains_evaluates_and_goes_on(
     double, run_command, small_digits, tmp_path, monkeypatch
 ):
     train_set, test_set = (data[:200] for data in small_digits)
-    monkeypatch.setattr(cli, "digits", lambda: (train_set, test_set))
+    monkeypatch.setattr(commands, "digits", lambda: (train_set, test_set))
     gpu = ["--device", "gpu"]
     settings = ["--data", "digits", "--epochs", "1", "--batch-size", "100", "--out", tmp_path]
     status, out, err = run_command("train", *settings, *gpu)

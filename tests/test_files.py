@@ -10,8 +10,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from minicnn import Linear, fashion_mnist, mnist, runs
-from minicnn.checkpoint import (
+from minicnn import Linear, fashion_mnist, mnist
+from minicnn.datasets import DatasetNotFound, read_idx, read_image
+from minicnn.files import as_path
+from minicnn.optimizers import SGD
+from minicnn.plotting import LiveFigure, save_figure
+from minicnn.runs import run_folder
+from minicnn.runs.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_weights,
@@ -19,10 +24,6 @@ from minicnn.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from minicnn.datasets import DatasetNotFound, read_idx, read_image
-from minicnn.files import as_path
-from minicnn.optimizers import SGD
-from minicnn.plotting import LiveFigure, save_figure
 from minicnn.training import History, Position
 
 CONFIG = {"model": "lenet", "data": "digits", "classes": ["0"]}
@@ -71,7 +72,7 @@ def in_a_folder(write):
 
 
 def lock(path):
-    with runs.locked(path):
+    with run_folder.locked(path):
         pass
 
 
@@ -80,12 +81,14 @@ WRITERS = {
     "save_checkpoint": lambda path: save_checkpoint(new_checkpoint(), path),
     "save_figure": lambda path: save_figure(Figure(figsize=(1, 1)), path),
     "LiveFigure": live_figure,
-    "new_run": lambda path: runs.new_run(path, CONFIG),
-    "save_config": in_a_folder(lambda path: runs.save_config(path, CONFIG)),
+    "new_run": lambda path: run_folder.new_run(path, CONFIG),
+    "save_config": in_a_folder(lambda path: run_folder.save_config(path, CONFIG)),
     "save_epoch": in_a_folder(
-        lambda path: runs.save_epoch(path, Linear(2, 3), HISTORY, CONFIG),
+        lambda path: run_folder.save_epoch(path, Linear(2, 3), HISTORY, CONFIG),
     ),
-    "add_checkpoint": in_a_folder(lambda path: runs.add_checkpoint(path, new_checkpoint(), 1)),
+    "add_checkpoint": in_a_folder(
+        lambda path: run_folder.add_checkpoint(path, new_checkpoint(), 1)
+    ),
     "locked": in_a_folder(lock),
 }
 
@@ -120,18 +123,18 @@ def holds_checkpoint(path):
 
 def is_used(path):
     with pytest.raises(ValueError, match=f"^{as_path(path)} is not empty"):
-        runs.check_unused(path)
+        run_folder.check_unused(path)
     return True
 
 
 def has_a_checkpoint(path):
-    (found,) = runs.checkpoints(path)
-    return as_path(path) in found.parents and runs.last_checkpoint(path).config == CONFIG
+    (found,) = run_folder.checkpoints(path)
+    return as_path(path) in found.parents and run_folder.last_checkpoint(path).config == CONFIG
 
 
 def is_no_run(path):
     with pytest.raises(ValueError, match=f"^{as_path(path)}/weights.* metadata|does not tell what"):
-        runs.open_run(path)
+        run_folder.open_run(path)
     return True
 
 
@@ -163,7 +166,7 @@ def test_what_is_read_below_the_home_folder(name, reads, kind, home):
     save_checkpoint(new_checkpoint(), home / "checkpoint")
     (home / "run").mkdir()
     save_weights(Linear(2, 3), home / "run" / "weights.safetensors", {})
-    runs.add_checkpoint(home / "run", new_checkpoint(), 1)
+    run_folder.add_checkpoint(home / "run", new_checkpoint(), 1)
     assert reads(kind(f"~/{name}"))
 
 
@@ -196,7 +199,13 @@ def test_an_unknown_user_is_told_in_a_sentence(path, home):
     sentence = f"{path} cannot be found: the home folder of ~nobody-here is not known; give the"
     paths = [lambda: as_path(path)]
     readers = (read_idx, read_image, fashion_mnist, mnist, read_metadata, load_checkpoint)
-    for read in (*readers, runs.open_run, runs.checkpoints, runs.check_unused, LiveFigure):
+    for read in (
+        *readers,
+        run_folder.open_run,
+        run_folder.checkpoints,
+        run_folder.check_unused,
+        LiveFigure,
+    ):
         paths.append(lambda read=read: read(path))
     for write in WRITERS.values():
         paths.append(lambda write=write: write(path))

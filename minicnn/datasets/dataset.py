@@ -116,8 +116,7 @@ def batches(
     in order, or shuffled by `rng`."""
     if not (is_integer(n) and is_integer(batch_size)) or n <= 0 or batch_size <= 0:
         raise ValueError(
-            "expected integers n and batch_size above 0 but got "
-            f"{shown(n)} and {shown(batch_size)}"
+            f"expected integers n and batch_size above 0 but got {shown(n)} and {shown(batch_size)}"
         )
     order = to_device(np.arange(n) if rng is None else generator(rng).permutation(n), device)
     return [order[first : first + batch_size] for first in range(0, n, batch_size)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minicnn.datasets.idx import DataError
-from minicnn.locking import locked
+from minicnn.files import locked
 
 LOCK = ".lock"  # empty; locked by the process that downloads
 PROBE_SECONDS = 5

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from minicnn import SGD, digits, fit, lenet_relu
-from minicnn.parallel import batch_gradients
+from minicnn.training.parallel import batch_gradients
 
 NAME = "08_train_lenet"
 

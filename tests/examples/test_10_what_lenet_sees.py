@@ -8,8 +8,8 @@ from PIL import Image
 from rounding import assert_equal_but_for_rounding
 
 from minicnn import corr2d_multi_in_out, digits, evaluate, lenet_relu, pool2d
-from minicnn.checkpoint import save_weights
-from minicnn.runs import new_run
+from minicnn.runs.checkpoint import save_weights
+from minicnn.runs.run_folder import new_run
 
 NAME = "10_what_lenet_sees"
 PICTURES = {"activations_first", "activations_second", "filters_second"}

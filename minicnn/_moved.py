@@ -1,0 +1,47 @@
+"""Modules that have moved stay importable under the name that they had in version 0.1."""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from types import ModuleType
+
+MOVED = {
+    "checklist": "gradcheck.checklist",
+    "checkpoint": "runs.checkpoint",
+    "contract": "gradcheck.protocol",
+    "convolutions": "reference.convolutions",
+    "cores": "training.cores",
+    "diagnosis": "gradcheck.diagnosis",
+    "doctor": "cli.doctor",
+    "forking": "training.forking",
+    "locking": "files",
+    "museum": "gradcheck.museum",
+    "parallel": "training.parallel",
+    "report": "gradcheck.report",
+    "sequential": "layers.sequential",
+    "session": "runs.resumable",
+    "stopping": "runs.stopping",
+    "summary": "cli.summary",
+    "tables": "text",
+    "verdict": "runs.baseline",
+    "workers": "training.workers",
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(
+        self, name: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        package, _, module = name.partition(".")
+        moved = package == "minicnn" and module in MOVED
+        return importlib.machinery.ModuleSpec(name, self) if moved else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Puts the module that has moved in the place of this empty one."""
+        old = module.__name__
+        place = MOVED[old.removeprefix("minicnn.")]
+        sys.modules[old] = importlib.import_module(f"minicnn.{place}")
+
+
+sys.meta_path.append(_Finder())

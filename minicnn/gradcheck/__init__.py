@@ -1,0 +1,24 @@
+"""Is a gradient right? Central differences, a guess at the mistake, the rules of the protocol and a
+museum of mistakes. It looks at layers from outside; none of them knows of it."""
+
+from minicnn.gradcheck.differences import (
+    LossLayer,
+    check_gradients,
+    numerical_gradient,
+)
+from minicnn.gradcheck.report import (
+    Comparison,
+    Finding,
+    Report,
+    table,
+)
+
+__all__ = [
+    "Comparison",
+    "Finding",
+    "LossLayer",
+    "Report",
+    "check_gradients",
+    "numerical_gradient",
+    "table",
+]

@@ -1,0 +1,186 @@
+"""What the protocol of `layers/base.py` promises beyond the gradients, checked for any layer.
+
+One x gives one y, of the shape that was foretold, whatever other images are in the batch and
+however x lies in memory. Nothing that is passed in is changed, and nothing of a batch stays in the
+layer. Without `need_dx` only dx is left out. Float32 in gives float32 out, with the values of
+float64 to within a hundredth, and without overflow where they are representable.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minicnn.backend import Array
+from minicnn.gradcheck.report import Finding
+from minicnn.layers import Layer
+from minicnn.layers.sequential import Sequential
+
+
+def structure_findings(layer: Layer, result: Any) -> Iterator[Finding]:
+    """Whether what backward returned is dx and a gradient for each parameter."""
+    parts = result if isinstance(result, tuple) else [result]
+    if len(parts) != 2 or not isinstance(parts[1], dict):
+        types = ", ".join(type(part).__name__ for part in parts)
+        raise TypeError(f"expected (dx, grads), an array and a dict, but got ({types})")
+    dx, grads = result
+    missing = [name for name in layer.params if grads.get(name) is None]
+    for name in [*(["x"] if dx is None else []), *missing]:
+        yield Finding(name, f"backward gave no d{name}", "never computed")
+    for name in grads.keys() - layer.params.keys():
+        yield Finding(name, f"backward gave d{name} but there is no parameter {name}", None)
+
+
+def contract_findings(layer: Layer, x: Array, dy: Array) -> list[Finding]:
+    """What the layer breaks, for an input and an upstream gradient of float64. Only the first kind
+    of breach is reported, since it may cause others."""
+    with np.errstate(all="ignore"):
+        return (
+            list(_output_findings(layer, x))
+            or list(_change_findings(layer, x.copy(), dy.copy()))
+            or list(_memory_findings(layer, x, dy))
+            or list(_size_findings(layer, x, dy))
+            or list(_layout_findings(layer, x, dy))
+            or list(_float32_findings(layer, x, dy))
+        )
+
+
+def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    """Whether backward is linear in dy, as the chain rule is: with dy a thousand times as large
+    and of the opposite sign. A layer where it is not may be right for one dy, by chance."""
+    _, saved = layer.forward(x.copy())
+    expected = _gradients(layer, dy, saved)
+    for name, gradient in _gradients(layer, -1024 * dy, saved).items():
+        if not _same(gradient, -1024 * expected[name]):
+            message = f"with -1024 times dy, d{name} should be -1024 times as large"
+            yield Finding(name, message, "not linear in the upstream gradient")
+
+
+def _output_findings(layer: Layer, x: Array) -> Iterator[Finding]:
+    y, again = (layer.forward(x.copy())[0] for _ in range(2))
+    shape = layer.output_shape(x.shape)
+    if shape != y.shape:
+        message = f"output_shape says {shape} but y has {y.shape}"
+        yield Finding("y", message, "output_shape is wrong")
+    elif not _same(y, again):
+        message = "the same x gives another y the second time, so there is no slope to compare with"
+        yield Finding("y", message, "random numbers in forward")
+    elif len(x) > 1 and not layer.whole_batch:
+        other = x.copy()
+        other[0] = -x[0] - np.copysign(1, x[0])
+        first, rest = layer.forward(x[:1].copy())[0], layer.forward(other)[0][1:]
+        if not (_same(first, y[:1], 1e-9) and _same(rest, y[1:], 1e-9)):
+            message = "y of one image depends on another image, but whole_batch is False"
+            yield Finding("y", message, "images of a batch mixed")
+
+
+def _change_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    def snapshot(**objects: Any) -> dict[str, list[Array]]:
+        return {name: [array.copy() for array in arrays_in(o)] for name, o in objects.items()}
+
+    before = snapshot(x=x, **layer.params)
+    _, saved = layer.forward(x)
+    before |= snapshot(saved=saved, dy=dy)
+    layer.backward(dy, saved)
+    after = snapshot(x=x, saved=saved, dy=dy, **layer.params)
+    for name, arrays in before.items():
+        if not all(map(_same, arrays, after[name])):
+            yield Finding(name, f"{name} was written into", "argument changed")
+
+
+def _memory_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    _, saved = layer.forward(x.copy())
+    first = {name: gradient.copy() for name, gradient in _gradients(layer, dy, saved).items()}
+    second = _gradients(layer, dy, saved)
+    layer.forward(-x - np.copysign(1, x))  # every entry is another, and of the opposite sign
+    after_other_forward = _gradients(layer, dy, saved)
+    _, without_dx = layer.backward(dy.copy(), saved, need_dx=False)
+    for name, expected in first.items():
+        if not _same(second[name], expected):
+            yield Finding(name, f"a second backward gives another d{name}", "gradients pile up")
+        elif not _same(after_other_forward[name], expected):
+            message = f"after a forward pass of another batch, backward gives another d{name}"
+            yield Finding(name, message, "a batch kept in the layer")
+        elif name != "x" and not (name in without_dx and _same(without_dx[name], expected)):
+            yield Finding(name, f"need_dx=False gives another d{name}", "need_dx misread")
+
+
+def _size_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    if layer.whole_batch:
+        return  # as a loss is, whose target has the size of this batch
+    _, saved = layer.forward(x.copy())
+    layer.forward(x.repeat(2, axis=0))
+    try:
+        layer.backward(dy.copy(), saved)
+    except Exception as error:
+        message = f"after a forward pass of a larger batch, backward raises {error!r}"
+        yield Finding("x", message, "a batch kept in the layer")
+
+
+def _layout_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    expected = _results(layer, x, dy)
+    for name, array in _results(layer, _batch_last(x), _batch_last(dy)).items():
+        if not _same(array, expected[name], 1e-9):
+            message = f"{_title(name)} is another if x and dy lie in memory with the batch last"
+            yield Finding(name, message, "depends on the order in memory")
+
+
+def _float32_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    x, dy = x.astype(np.float32), dy.astype(np.float32)
+    for scale in (1, 100):
+        results = _results(layer.astype(np.float32), scale * x, dy)
+        exact = _results(layer, scale * x.astype(np.float64), dy.astype(np.float64))
+        for name, array in results.items():
+            title, wanted = _title(name), exact[name]
+            representable = np.isfinite(wanted) & (np.abs(wanted) < np.finfo(np.float32).max)
+            if array.dtype != np.float32:
+                yield Finding(name, f"float32 in, but {title} is {array.dtype}", "dtype lost")
+            elif wanted.dtype != np.float64:
+                yield Finding(name, f"float64 in, but {title} is {wanted.dtype}", "dtype lost")
+            elif not np.isfinite(array[representable]).all():
+                message = f"for inputs {scale} times as large {title} of float32 is not finite"
+                yield Finding(name, message, "overflow")
+            elif scale == 1 and _differs(array, wanted) and not isinstance(layer, Sequential):
+                message = f"{title} of float32 has other values than of float64"
+                yield Finding(name, message, "float32 computed otherwise")
+
+
+def _gradients(layer: Layer, dy: Array, saved: Any) -> dict[str, Array]:
+    dx, grads = layer.backward(dy.copy(order="K"), saved)
+    return {name: np.asarray(gradient) for name, gradient in {"x": dx, **grads}.items()}
+
+
+def _results(layer: Layer, x: Array, dy: Array) -> dict[str, Array]:
+    y, saved = layer.forward(x.copy(order="K"))
+    return {"y": y.copy(), **_gradients(layer, dy, saved)}
+
+
+def _batch_last(array: Array) -> Array:
+    if array.ndim < 2:
+        return array
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 0, -1)), -1, 0)
+
+
+def _title(name: str) -> str:
+    return "y" if name == "y" else f"d{name}"
+
+
+def _same(a: Array, b: Array, rtol: float = 1e-12) -> bool:
+    """Whether all entries are equal, but for `rtol` of the largest."""
+    atol = rtol * np.max(np.abs(b), initial=0)
+    return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=atol, equal_nan=True)
+
+
+def _differs(a: Array, b: Array) -> bool:
+    return np.linalg.norm(a - b) > 1e-2 * np.linalg.norm(b) + 1e-6
+
+
+def arrays_in(saved: Any) -> Iterator[Array]:
+    """The arrays in what a layer saved: an array, or lists, tuples and dicts of such."""
+    if isinstance(saved, np.ndarray):
+        yield saved
+    elif isinstance(saved, dict):
+        yield from arrays_in(list(saved.values()))
+    elif isinstance(saved, (list, tuple)):
+        for part in saved:
+            yield from arrays_in(part)

@@ -1,0 +1,252 @@
+"""Weights and checkpoints in files: safetensors, whole or absent at every moment.
+
+A file is written beside its place, flushed to disk and renamed. Its metadata hold the SHA-256 of
+all its bytes, with zeros in the place of the sum itself. That is verified when the file is read, so
+that not one byte can change unseen. Weights are under the names and shapes of PyTorch, and files of
+weights that others wrote, which have no such sum, are read too.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from minicnn._version import __version__
+from minicnn.backend import Array, to_device
+from minicnn.checks import require
+from minicnn.datasets import Dataset
+from minicnn.files import as_path, write_atomically
+from minicnn.layers.base import Layer
+from minicnn.optimizers import SGD
+from minicnn.training.history import Position, TrainingError
+
+NO_SUM = "0" * 64
+NOT_OURS = (  # what JSON of others may lead to
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
+
+
+class DamagedCheckpoint(ValueError):
+    """A file is not the checkpoint that was written."""
+
+
+def save_weights(net: Layer, path: Path | str, metadata: dict[str, Any] | None = None) -> None:
+    """Writes the parameters of `net` to a safetensors file, and `metadata` as JSON."""
+    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    metadata = {} if metadata is None else metadata
+    is_ours = isinstance(metadata, dict) and "sha256" not in metadata
+    require(is_ours, "metadata must be a dictionary without the entry sha256, our own", metadata)
+    write_atomically(as_path(path), _with_sum(net.params, metadata))
+
+
+def load_weights(net: Layer, path: Path | str) -> None:
+    """Copies the parameters in a safetensors file into `net`, on whatever device it is.
+
+    Raises ValueError, and leaves `net` as it is, if the file is not whole or has other names,
+    shapes or dtypes.
+    """
+    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    path = as_path(path)
+    content = _read_weights(path)
+    try:
+        net.load_params(load(content))
+    except ValueError as error:
+        raise ValueError(f"{path} does not hold the weights of this network: {error}") from None
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+        # the last three are what safetensors makes of floats that NumPy does not have
+        raise ValueError(f"{path} is not a file of weights: {error!r}") from None
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """The metadata that `save_weights` wrote. Raises ValueError if the file is not whole, or not
+    from there."""
+    path = as_path(path)
+    content = _read_weights(path)
+    try:
+        return _metadata(content)
+    except NOT_OURS as error:
+        raise ValueError(f"{path} has no metadata of minicnn: {error!r}") from None
+
+
+def _read_weights(path: Path) -> bytes:
+    if not path.is_file():
+        raise ValueError(f"expected a file of weights at {path}, but there is none")
+    content = path.read_bytes()
+    if b'"minicnn":' in _header(content) and _sum_in(content) != _sum_of(content):
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the one that was written")
+    return content
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """All that it takes to go on as if training had never stopped. The order of an epoch's images
+    follows from the seed and the epoch, so there is no generator among it.
+
+    config: the settings of the run
+    data_sha256: of the training set, as from `data_sha256`
+    versions: of what it was computed with
+    """
+
+    params: dict[str, Array]
+    velocity: dict[str, Array]
+    position: Position
+    config: dict[str, Any]
+    data_sha256: str
+    versions: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, net: Layer, optimizer: SGD, position: Position, config: dict, data_sha256: str
+    ) -> "Checkpoint":
+        """A copy of the state as it is now. Raises TrainingError if a weight is not finite."""
+        position.read()
+        params = copy.deepcopy(_on_host(net.params))
+        for name, parameter in params.items():
+            if not np.isfinite(parameter).all():
+                raise TrainingError(
+                    f"parameter {name} is not finite after {position.place}; a learning rate below "
+                    f"{optimizer.lr:g} may help"
+                )
+        velocity = copy.deepcopy(_on_host(optimizer.velocity))
+        return cls(params, velocity, copy.deepcopy(position), config, data_sha256, versions())
+
+    def restore(self, net: Layer, optimizer: SGD) -> None:
+        """Copies the state into a network and an optimizer of the same settings."""
+        net.load_params(self.params)
+        optimizer.velocity = {
+            name: to_device(velocity, net.device) for name, velocity in self.velocity.items()
+        }
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
+    """Writes a checkpoint to one file."""
+    arrays = {
+        **{f"weights.{name}": parameter for name, parameter in checkpoint.params.items()},
+        **{f"velocity.{name}": velocity for name, velocity in checkpoint.velocity.items()},
+    }
+    state = {
+        "position": dataclasses.asdict(checkpoint.position),
+        "config": checkpoint.config,
+        "data_sha256": checkpoint.data_sha256,
+        "versions": checkpoint.versions,
+    }
+    write_atomically(as_path(path), _with_sum(arrays, state))
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Reads a checkpoint. Raises DamagedCheckpoint, with the path, unless it is exactly as it was
+    written."""
+    path = as_path(path)
+    content = path.read_bytes()
+    if _sum_in(content) != _sum_of(content):
+        raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one that was written")
+    try:
+        arrays = load(content)
+        weights, velocity = _part_of(arrays, "weights."), _part_of(arrays, "velocity.")
+        return _typed(Checkpoint, _metadata(content) | {"params": weights, "velocity": velocity})
+    except (SafetensorError, *NOT_OURS) as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of this version: {error!r}") from None
+
+
+def data_sha256(data: Dataset) -> str:
+    """The SHA-256 over the images and the labels, their types and shapes."""
+    total = hashlib.sha256()
+    for array in (data.images, data.labels):
+        array = np.ascontiguousarray(to_device(array, "cpu"))
+        total.update(f"{array.dtype.str} {array.shape} ".encode())
+        total.update(array.data)
+    return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What the last digits of a result may depend on."""
+    return {
+        "minicnn": __version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """JSON's `value` as what the annotation `kind` says. Raises TypeError if it is nothing such."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        if wrong := hints.keys() ^ value.keys():
+            raise TypeError(f"missing or unknown: {', '.join(sorted(wrong))}")
+        return kind(**{name: _typed(hint, value[name]) for name, hint in hints.items()})
+    if origin is dict and type(value) is dict:
+        return {name: _typed(inner[1], item) for name, item in value.items()}
+    if origin is list and type(value) is list:
+        return [_typed(inner[0], item) for item in value]
+    if origin is tuple and type(value) is list:
+        return tuple(_typed(hint, item) for hint, item in zip(inner, value, strict=True))
+    if kind is Any or type(value) is kind:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    raise TypeError(f"expected {kind}, got {value!r:.40}")
+
+
+def _on_host(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: to_device(array, "cpu") for name, array in arrays.items()}
+
+
+def _part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, Any]) -> bytes:
+    """A safetensors file with the metadata, and the sum of all of it. There is one entry of JSON,
+    since safetensors writes several in any order."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in _on_host(arrays).items()}
+    try:
+        entry = json.dumps({"sha256": NO_SUM} | metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be what JSON can hold: {error}") from None
+    content = save(contiguous, {"minicnn": entry})
+    return content.replace(_sum_entry(NO_SUM), _sum_entry(_sum_of(content)), 1)
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    metadata = json.loads(json.loads(_header(content))["__metadata__"]["minicnn"])
+    return {name: value for name, value in metadata.items() if name != "sha256"}
+
+
+def _sum_of(content: bytes) -> str:
+    """What the sum in `content` has to be."""
+    entry = _sum_entry(_sum_in(content) or "")
+    return hashlib.sha256(content.replace(entry, _sum_entry(NO_SUM), 1)).hexdigest()
+
+
+def _sum_in(content: bytes) -> str | None:
+    """The sum that the header has, None if it has none."""
+    found = re.search(re.escape(_sum_entry("")[:-2]) + rb"([0-9a-f]{64})", _header(content))
+    return found and found[1].decode()
+
+
+def _sum_entry(value: str) -> bytes:
+    return rf"\"sha256\": \"{value}\"".encode()
+
+
+def _header(content: bytes) -> bytes:
+    """A safetensors file begins with the length of its header, 8 bytes, and the header, JSON."""
+    return content[8 : 8 + int.from_bytes(content[:8], "little")]

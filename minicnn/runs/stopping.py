@@ -1,0 +1,42 @@
+"""SIGINT and SIGTERM while training: the step is finished and saved before it stops."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from minicnn.training.history import Position
+
+
+class Stopped(Exception):
+    """Training has been stopped by a signal, and saved."""
+
+    def __init__(self, number: int, place: str) -> None:
+        self.signal, self.place = signal.Signals(number), place
+
+
+class StopSignals:
+    """Takes note of SIGINT and SIGTERM, for training to stop where it can be saved."""
+
+    number: int | None = None
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in handlers.items():
+            if handler != signal.SIG_IGN:  # as in the background of a script
+                signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def check(self, position: Position) -> None:
+        """Raises Stopped if there has been a signal."""
+        if self.number:
+            raise Stopped(self.number, position.place)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.number = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)  # a second one stops at once

@@ -1,0 +1,93 @@
+"""How training went, and where it stands."""
+
+import math
+from dataclasses import dataclass, field
+
+from minicnn.backend import Array
+
+
+class TrainingError(ValueError):
+    """Training cannot go on: the loss is no longer a finite number."""
+
+
+@dataclass
+class History:
+    """How training went. Lists have one entry an epoch; losses and accuracies of training are
+    means over the epoch while the weights were changing, those of the test set are taken after
+    it. Accuracies are between 0 and 1."""
+
+    images: int
+    device: str
+    train_loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_loss: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    train_seconds: list[float] = field(default_factory=list)
+    curve: list[tuple[float, float, float]] = field(default_factory=list)
+    """(epochs done, training loss, training accuracy), a few times an epoch"""
+
+    @property
+    def images_per_second(self) -> float:
+        """Over all epochs, cutting batches included, evaluation not."""
+        return self.images * len(self.train_seconds) / sum(self.train_seconds)
+
+    def summary(self) -> str:
+        """The course's two closing lines."""
+        test = f", test acc {self.test_accuracy[-1]:.3f}" if self.test_accuracy else ""
+        return (
+            f"loss {self.train_loss[-1]:.3f}, train acc {self.train_accuracy[-1]:.3f}{test}\n"
+            f"{self.images_per_second:.1f} examples/sec on {self.device}"
+        )
+
+
+@dataclass
+class Position:
+    """Where training stands: the epochs in `history`, and of the epoch that has begun the steps
+    taken, sums over their images, and seconds. `read` brings the sums up to date."""
+
+    history: History
+    step: int = 0
+    seen: int = 0
+    loss_sum: float = 0.0
+    correct_sum: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._unread: list[tuple[int, Array, Array, int]] = []
+
+    def keep(self, step: int, loss: Array, correct: Array, images: int) -> None:
+        """Takes the numbers of a step, to be read later."""
+        self._unread.append((step, loss, correct, images))
+
+    def read(self) -> None:
+        """Adds the numbers that were kept to the sums. Where they are on a GPU, this holds up its
+        work."""
+        for step, loss, correct, images in self._unread:
+            loss = float(loss)
+            if not math.isfinite(loss):
+                raise NotFinite(step, loss)
+            self.seen += images
+            self.loss_sum += loss * images
+            self.correct_sum += int(correct)
+        self._unread.clear()
+
+    @property
+    def place(self) -> str:
+        """In words, as in "2 epochs and 3 steps"."""
+        epochs = len(self.history.train_loss)
+        words = [
+            f"{count} {noun}" + ("" if count == 1 else "s")
+            for count, noun in ((epochs, "epoch"), (self.step, "step"))
+            if count
+        ]
+        return " and ".join(words) or "no step"
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """(loss, accuracy) over the images of this epoch that were seen."""
+        return self.loss_sum / self.seen, self.correct_sum / self.seen
+
+
+class NotFinite(Exception):
+    def __init__(self, step: int, loss: float) -> None:
+        self.step, self.loss = step, loss

@@ -1,0 +1,251 @@
+"""The training loop: batches, losses, gradients and steps."""
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from minicnn.backend import Array, array_module, device_of, synchronize
+from minicnn.checks import finite, flag, integer, require
+from minicnn.datasets import Dataset, batches
+from minicnn.layers.base import Layer
+from minicnn.optimizers import SGD, constant
+from minicnn.training.history import History, NotFinite, Position, TrainingError
+from minicnn.training.parallel import BatchGradients, batch_gradients, loss_and_correct
+
+POINTS_PER_EPOCH = 5
+
+
+def fit(
+    net: Layer,
+    train: Dataset,
+    test: Dataset | None = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 256,
+    optimizer: SGD | None = None,
+    schedule: Callable[[float], float] = constant,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[History], None] | None = None,
+    on_step: Callable[[Position], None] | None = None,
+    start: Position | None = None,
+) -> History:
+    """Trains `net` in place on softmax cross-entropy, on the device of its parameters.
+
+    optimizer: the course's SGD(lr=0.9) if None
+    schedule: factor of the learning rate for each share of the training that is done, from 0 to
+        1, as `optimizers.cosine`
+    seed: of the order of the images; epoch e has the order drawn from (seed, e)
+    workers: processes on a CPU, up to one for each chunk, all cores if None; the result is the
+        same for any number
+    progress: a line for each epoch and, in a terminal, a bar
+    on_epoch: called with the history after each epoch
+    on_step: called with the position after each step but the last of an epoch
+    start: where to go on, and its history is continued; `net` and the velocity of `optimizer` have
+        to be as they were there. The result is that of training in one piece, bit for bit
+
+    Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
+    are then those before the step. What the last step of an epoch does is seen on `test`. On a
+    GPU, where reading the loss holds up the work, that is done a few times an epoch: the step is
+    named, but later ones have been taken. Raises ValueError, before any work, for settings out of
+    range and for a network that does not fit the images.
+    """
+    integer("epochs", epochs, 1)
+    integer("batch_size", batch_size, 1)
+    integer("seed", seed, 0)
+    flag("progress", progress)
+    check_fit(net, train)
+    if test is not None:
+        check_fit(net, test)
+    optimizer = SGD(0.9) if optimizer is None else optimizer
+    is_optimizer = hasattr(optimizer, "lr") and hasattr(optimizer, "step")
+    require(is_optimizer, "optimizer must be one, as SGD(0.9)", optimizer)
+    require(callable(schedule), "schedule must be a function, as optimizers.cosine", schedule)
+    for name, function in (("on_epoch", on_epoch), ("on_step", on_step)):
+        require(function is None or callable(function), f"{name} must be a function", function)
+    position = Position(History(len(train), net.device)) if start is None else start
+    require(isinstance(position, Position), "start must be a Position", start)
+    _check_position(position, len(train), batch_size, epochs)
+    train = train.to(net.device)
+    test = None if test is None else test.to(net.device)
+    history = position.history
+    history.device = net.device
+    with (
+        _lr_restored(optimizer) as lr,
+        batch_gradients(net, train, batch_size, workers) as gradients,
+        tqdm(
+            total=epochs * len(train),
+            initial=len(history.train_loss) * len(train) + position.seen,
+            unit=" images",
+            unit_scale=True,
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        for epoch in range(len(history.train_loss), epochs):
+            began = time.perf_counter() - position.seconds
+            rng = np.random.default_rng((seed, epoch))
+            steps = batches(len(train), batch_size, rng, device_of(train.images))
+            done = (np.arange(len(steps)) / len(steps) + epoch) / epochs
+            rates = [lr * finite("schedule(share)", schedule(share)) for share in done.tolist()]
+            try:
+                for _ in _steps(net, train, steps, rates, optimizer, gradients, position, bar):
+                    position.seconds = time.perf_counter() - began
+                    if on_step and position.step < len(steps):
+                        on_step(position)
+            except NotFinite as error:
+                place = f"in epoch {epoch + 1}, step {error.step} of {len(steps)}"
+                if error.step > position.step:  # the weights are still those that it had
+                    place += f": {_first_not_finite(net, train, steps[position.step])}"
+                message = f"the loss is {error.loss} {place}; {_remedy(optimizer)}"
+                raise TrainingError(message) from None
+            synchronize(net.device)
+            history.train_seconds.append(time.perf_counter() - began)
+            position = Position(history)
+            if test is not None:
+                loss, accuracy = evaluate(net, test, workers=workers)
+                if not math.isfinite(loss):
+                    raise TrainingError(
+                        f"the test loss is {loss} after epoch {epoch + 1}; {_remedy(optimizer)}"
+                    )
+                history.test_loss.append(loss)
+                history.test_accuracy.append(accuracy)
+            if progress:
+                tqdm.write(_epoch_line(history, epochs))
+            if on_epoch:
+                on_epoch(history)
+    return history
+
+
+def _steps(
+    net: Layer,
+    train: Dataset,
+    steps: list[Array],
+    rates: list[float],
+    optimizer: SGD,
+    gradients: BatchGradients,
+    position: Position,
+    bar: tqdm,
+) -> Iterator[None]:
+    """Takes the steps of an epoch from `position` on, one each time it is asked: for each there
+    are the images, by index, and the learning rate. Appends to the history."""
+    history, epoch = position.history, len(position.history.train_loss)
+    every = math.ceil(len(steps) / POINTS_PER_EPOCH)
+    for step, (index, rate) in itertools.islice(
+        enumerate(zip(steps, rates), 1), position.step, None
+    ):
+        loss, correct, grads = gradients(index)
+        position.keep(step, loss, correct, len(index))
+        at_point = step % every == 0 or step == len(steps)
+        if at_point or history.device == "cpu":
+            position.read()
+            loss, accuracy = position.means
+            bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy:.3f}", refresh=False)
+        if at_point:
+            history.curve.append((epoch + step / len(steps), loss, accuracy))
+        optimizer.lr = rate
+        optimizer.step(net.params, grads)
+        bar.update(len(index))
+        position.step = step
+        yield
+    history.train_loss.append(loss)
+    history.train_accuracy.append(accuracy)
+
+
+@contextlib.contextmanager
+def _lr_restored(optimizer: SGD) -> Iterator[float]:
+    lr = optimizer.lr
+    try:
+        yield lr
+    finally:
+        optimizer.lr = lr
+
+
+def evaluate(net: Layer, data: Dataset, *, workers: int | None = None) -> tuple[float, float]:
+    """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters.
+
+    Raises ValueError for a network that does not fit the images.
+    """
+    check_fit(net, data)
+    data = data.to(net.device)
+    loss, correct = loss_and_correct(net, data, workers)
+    return loss, correct / len(data)
+
+
+def estimate_seconds(
+    net: Layer, train: Dataset, *, epochs: int, batch_size: int, workers: int | None = None
+) -> float:
+    """How long the training steps of `fit` will take, from the time of one; changes nothing."""
+    train = train.to(net.device)
+    index = np.arange(min(integer("batch_size", batch_size, 1), len(train)))
+    with batch_gradients(net, train, len(index), workers) as gradients:
+        for _ in range(2):  # the first one also warms up
+            start = time.perf_counter()
+            gradients(index)
+            synchronize(net.device)
+            seconds = time.perf_counter() - start
+    return seconds * epochs * len(train) / len(index)
+
+
+def check_fit(net: Layer, data: Dataset) -> None:
+    """Raises ValueError, with the shapes, unless `net` turns the images into a score a class, and
+    there is at least one."""
+    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    require(isinstance(data, Dataset), "data must be a Dataset, as digits()[0]", data)
+    if len(data) == 0:
+        raise ValueError(f"expected at least one image of {data.name} but got none")
+    shape = (1, *data.images.shape[1:])
+    scores = net.output_shape(shape)
+    if scores != (1, len(data.classes)):
+        raise ValueError(
+            f"for images {shape} of {data.name} the network must put out a score for each class, "
+            f"(1, {len(data.classes)}), but puts out {scores}"
+        )
+
+
+def _check_position(position: Position, images: int, batch_size: int, epochs: int) -> None:
+    """Raises ValueError unless training with these settings comes by `position`."""
+    done, total = len(position.history.train_loss), math.ceil(images / batch_size)
+    if position.history.images != images:
+        raise ValueError(
+            f"training cannot go on: it had {position.history.images} images, and now {images}"
+        )
+    if not 0 <= position.step < total or position.seen != position.step * batch_size:
+        raise ValueError(
+            f"training cannot go on: {position.seen} images were seen in {position.step} steps, "
+            f"but an epoch has {total} steps of {batch_size}"
+        )
+    if done + (position.step > 0) > epochs:
+        raise ValueError(
+            f"training cannot go on: expected at least {done + (position.step > 0)} epochs, "
+            f"which have begun, got {epochs}"
+        )
+
+
+def _first_not_finite(net: Layer, data: Dataset, index: Array) -> str:
+    """Which layer's output is the first, on these images, that is not finite."""
+    x, _ = data.batch(index, net.dtype)
+    with np.errstate(all="ignore"):
+        for i, layer in enumerate(getattr(net, "layers", [net])):
+            x = layer(x)
+            if not array_module(x).isfinite(x).all():
+                return f"the first output that is not finite is that of layer {i}, {layer!r}"
+    return "every layer's output is finite, but too large for the loss"
+
+
+def _remedy(optimizer: SGD) -> str:
+    return f"a learning rate below {optimizer.lr:g} may help"
+
+
+def _epoch_line(history: History, epochs: int) -> str:
+    done = len(history.train_loss)
+    test = f", test acc {history.test_accuracy[-1]:.3f}" if history.test_accuracy else ""
+    return (
+        f"epoch {done}/{epochs}: loss {history.train_loss[-1]:.3f}, "
+        f"train acc {history.train_accuracy[-1]:.3f}{test}"
+    )

@@ -1,0 +1,700 @@
+"""The gradient checker: no false alarm, no fault overlooked, kinks and ties named."""
+
+import functools
+import re
+
+import numpy as np
+import pytest
+
+from minicnn import (
+    AvgPool2D,
+    Conv2D,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    softmax_cross_entropy,
+    squared_error,
+)
+from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
+from minicnn.gradcheck.checklist import step_errors
+from minicnn.gradcheck.museum import (
+    ConvLastImage,
+    LinearTransposed,
+    MaxPoolEveryTie,
+    ReLUMaskOfUpstream,
+)
+
+
+def random_case(rng):
+    """A correct layer or loss of any kind and geometry, and an input for it."""
+
+    def pair(low, high):
+        return tuple(int(i) for i in rng.integers(low, high, 2, endpoint=True))
+
+    n, c, o = (int(i) for i in rng.integers(1, 3, 3, endpoint=True))
+    kernel, stride = pair(1, 3), pair(1, 3)
+    pool_padding = tuple(int(rng.integers(0, k // 2, endpoint=True)) for k in kernel)
+    padding, dilation, groups = pair(0, 2), pair(1, 2), int(rng.integers(1, 2, endpoint=True))
+    span = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
+    images = (n, c * groups, *(s + int(extra) for s, extra in zip(span, pair(0, 4))))
+    rows = (n, c * 3)
+    conv = Conv2D(c * groups, o * groups, kernel, stride, padding, dilation, groups, rng=rng)
+    cases = [
+        (conv, images),
+        (conv, images),
+        (MaxPool2D(kernel, stride, pool_padding), images),
+        (AvgPool2D(kernel, stride, pool_padding, bool(rng.integers(2))), images),
+        (Linear(rows[1], o, bool(rng.integers(2)), rng=rng), rows),
+        (Flatten(), images),
+        (Sigmoid(), images),
+        (Tanh(), rows),
+        (ReLU(), images),
+        (LossLayer(softmax_cross_entropy, rng.integers(0, rows[1], n)), rows),
+        (LossLayer(squared_error, rng.standard_normal(rows)), rows),
+        (Sequential(conv, Tanh(), Flatten()), images),
+    ]
+    layer, shape = cases[rng.integers(len(cases))]
+    return layer, rng.standard_normal(shape)
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_no_false_alarm(seed):
+    layer, x = random_case(np.random.default_rng(seed))
+    report = check_gradients(layer, x, seed=seed)
+    assert report.ok, report
+    assert max(report.errors.values(), default=0) < 1e-7
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_no_false_alarm_at_kinks_and_ties(seed):
+    layer, x = random_case(np.random.default_rng(seed))
+    if not isinstance(layer, LossLayer):
+        report = check_gradients(layer, np.round(x), seed=seed)
+        assert report.ok, report
+
+
+class WrongLinear(Linear):
+    """A linear layer with one gradient that is wrong."""
+
+    def __init__(self, name, fault):
+        super().__init__(3, 2)
+        self.name, self.fault = name, fault
+
+    def backward(self, dy, saved, need_dx=True):
+        dx, grads = super().backward(dy, saved)
+        gradients = {"x": dx, **grads}
+        gradients[self.name] = self.fault(gradients[self.name])
+        return gradients.pop("x"), gradients
+
+
+@pytest.mark.parametrize(
+    "fault, error",
+    [
+        (lambda g: 1.25 * g, 0.25),
+        (lambda g: g[:1], np.inf),
+        (lambda g: -g, 2),
+        (lambda g: g * np.nan, np.inf),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "weight", "bias"])
+def test_the_check_finds_a_wrong_gradient(name, fault, error):
+    layer = WrongLinear(name, fault).astype(np.float64)
+    x = 0.1 * np.random.default_rng(0).standard_normal((4, 3))
+    report = check_gradients(layer, x)
+    assert [finding.gradient for finding in report.findings] == [name]
+    errors = report.errors
+    assert errors.pop(name) == pytest.approx(error)
+    assert max(errors.values()) < 1e-8
+
+
+def test_numerical_gradient_restores_what_it_perturbs():
+    x = np.random.default_rng(0).standard_normal((2, 3))
+    before = x.tobytes()
+    np.testing.assert_allclose(numerical_gradient(lambda x: np.sum(x**3), x), 3 * x**2, rtol=1e-8)
+    assert x.tobytes() == before
+    with pytest.raises(ValueError, match="float64.*float32"):
+        numerical_gradient(np.sum, x.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_layer_and_input_are_left_as_they_are(dtype):
+    layer = Linear(3, 2).astype(dtype)
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(dtype)
+    before = x.tobytes(), layer.params["weight"].tobytes()
+    assert check_gradients(layer, x).ok
+    assert (x.tobytes(), layer.params["weight"].tobytes()) == before
+
+
+def test_kinks_are_counted_and_named():
+    x = np.array([[1.0, 0.0, -2.0, 0.0]])
+    report = check_gradients(ReLU(), x)
+    assert report.ok
+    assert report.comparisons[0].kinks == 2
+    assert "kinks or ties: 2" in str(report)
+    smooth = check_gradients(ReLU(), np.array([[1.0, -2.0]]))
+    assert smooth.comparisons[0].kinks == 0 and "kinks" not in str(smooth)
+
+
+def scaled(layer_type, factor):
+    """A layer of this type whose dx is multiplied by a factor."""
+
+    class ScaledLayer(layer_type):
+        def backward(self, dy, saved, need_dx=True):
+            dx, grads = super().backward(dy, saved)
+            return dx * dx.dtype.type(factor), grads
+
+    return ScaledLayer()
+
+
+class SlopeAtTheKink(ReLU):
+    """A ReLU with a slope at 0 that is given."""
+
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x):
+        return np.maximum(x, 0), x
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * np.where(saved == 0, self.slope, saved > 0).astype(dy.dtype), {}
+
+
+@pytest.mark.parametrize(
+    "slope, ok", [(0, True), (0.5, True), (1, True), (-0.1, False), (2, False)]
+)
+def test_at_a_kink_any_slope_between_left_and_right_will_do(slope, ok):
+    assert check_gradients(SlopeAtTheKink(slope), np.array([[1.0, 0.0, -2.0]])).ok is ok
+
+
+def test_a_tie_must_keep_the_sum():
+    x = np.ones((1, 1, 2, 2))
+    assert check_gradients(MaxPool2D(2), x).ok
+    report = check_gradients(MaxPoolEveryTie(2), x)
+    assert report.cause == "a tie not counted exactly once"
+    assert check_gradients(MaxPoolEveryTie(2), np.arange(4.0).reshape(1, 1, 2, 2)).ok
+
+
+def test_the_message_names_the_first_wrong_entry_and_both_values():
+    class OneWrong(Linear):
+        def backward(self, dy, saved, need_dx=True):
+            dx, grads = super().backward(dy, saved, need_dx)
+            grads["weight"][1, 2:] += 1000
+            return dx, grads
+
+    layer = OneWrong(4, 3).astype(np.float64)
+    report = check_gradients(layer, np.random.default_rng(0).standard_normal((2, 4)), seed=7)
+    (finding,) = report.findings
+    assert finding.gradient == "weight"
+    assert "2 of 12 entries of dweight" in finding.message and "[1, 2]" in finding.message
+    claimed, expected = (float(word.rstrip(",")) for word in finding.message.split()[-4::3])
+    assert claimed - expected == pytest.approx(1000, abs=0.1)
+    assert "seed 7" in str(report) and "WRONG" in str(report)
+
+
+def test_large_arrays_are_compared_along_a_direction():
+    x = np.random.default_rng(0).standard_normal((2, 50))
+    report = check_gradients(Linear(50, 50), x)
+    assert report.ok and report.comparisons[1].index is None
+    assert report.errors["weight"] < 1e-7
+    wrong = check_gradients(LinearTransposed(50, 50), x)
+    assert [finding.gradient for finding in wrong.findings] == ["weight"]
+    assert "direction" in wrong.findings[0].message
+
+
+def test_at_a_kink_entries_of_a_large_array_are_compared_one_by_one():
+    x = np.random.default_rng(0).standard_normal((1, 1200))
+    assert check_gradients(ReLU(), x).comparisons[0].index is None
+    x[0, :600] = 0
+    report = check_gradients(ReLU(), x)
+    assert report.ok and 20 < report.comparisons[0].kinks < 80
+    wrong = check_gradients(scaled(ReLU, 5), x)
+    assert "entries of dx are wrong" in str(wrong)
+
+
+def test_a_wrong_shape_of_a_large_array_is_reported_at_once():
+    report = check_gradients(LinearTransposed(200, 100), np.ones((2, 200)))
+    (finding,) = report.findings
+    assert finding.message == "dweight has shape (200, 100) but weight has (100, 200)"
+
+
+RIGHT_AT_KINKS = {
+    "network of zeros": (lambda: Sequential(Linear(3, 8), ReLU(), Linear(8, 2)), np.zeros((2, 3))),
+    "kinks that cancel": (lambda: Cancelling(), np.zeros((2, 3))),
+    "relu near its kink": (ReLU, np.linspace(-1e-5, 1e-5, 60).reshape(6, 10)),
+    "maximum of tiny numbers": (lambda: MaxPool2D(2), 1e-6 * np.arange(16.0).reshape(1, 1, 4, 4)),
+    "elu at 0": (lambda: Elementwise(elu, elu_slope), np.zeros((1, 2))),
+    "large numbers": (lambda: Linear(3, 2), np.array([[1e6, -2e6, 3e6]])),
+    "large squares": (lambda: LossLayer(squared_error, np.ones((1, 2))), np.array([[1e6, 3e5]])),
+    "exp": (lambda: Elementwise(np.exp, np.exp), np.array([[1.0, 2.0]])),
+    "no images": (lambda: Linear(3, 2), np.zeros((0, 3))),
+}
+
+
+class Elementwise(ReLU):
+    def __init__(self, function, derivative):
+        super().__init__()
+        self.function, self.derivative = function, derivative
+
+    def forward(self, x):
+        return self.function(x), x
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * self.derivative(saved), {}
+
+
+def elu(x):
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def elu_slope(x):
+    return np.where(x > 0, 1, np.exp(np.minimum(x, 0)))
+
+
+class Cancelling(Sequential):
+    """relu(x) - relu(-x), which is x: at 0 both parts have a kink, their difference has none."""
+
+    def __init__(self):
+        spread, join = Linear(3, 6, bias=False), Linear(6, 3, bias=False)
+        spread.params["weight"] = np.concatenate([np.eye(3), -np.eye(3)])
+        join.params["weight"] = np.concatenate([np.eye(3), -np.eye(3)], axis=1)
+        super().__init__(spread, ReLU(), join)
+
+
+@pytest.mark.parametrize("name", RIGHT_AT_KINKS)
+def test_no_false_alarm_for_unusual_inputs(name):
+    make, x = RIGHT_AT_KINKS[name]
+    report = check_gradients(make(), x)
+    assert report.ok, report
+
+
+def test_no_false_alarm_for_a_network_on_blank_images():
+    rng = np.random.default_rng(0)
+    x = np.zeros((1, 1, 9, 9))
+    x[0, 0, 3:6, 3:6] = rng.random((3, 3))
+    net = Sequential(Conv2D(1, 3, 3, padding=1, rng=rng), ReLU(), MaxPool2D(3, 2), Flatten())
+    assert check_gradients(net, x).ok
+    wrong = Sequential(net.layers[0], scaled(ReLU, 2), *net.layers[2:])
+    assert "1.x" in {finding.gradient for finding in check_gradients(wrong, x).findings}
+
+
+def test_the_wrong_layer_of_a_network_is_named():
+    rng = np.random.default_rng(0)
+    net = Sequential(Conv2D(1, 2, 3, rng=rng), Tanh(), ConvLastImage(2, 3, 3, rng=rng), Flatten())
+    report = check_gradients(net, rng.standard_normal((3, 1, 7, 6)))
+    assert {f.gradient for f in report.findings} == {"2.weight", "2.bias"}
+    assert any(
+        f.message.startswith("layer 2, ConvLastImage(2, 3, 3): 54 of 54 entries of dweight")
+        for f in report.findings
+    )
+
+
+class Faulty(Linear):
+    """A linear layer (N, 4) -> (N, 3) whose (dx, grads), a dict of four, goes through `fault`."""
+
+    def __init__(self, fault):
+        super().__init__(4, 3, rng=np.random.default_rng(0))
+        self.fault = fault
+
+    def backward(self, dy, saved, need_dx=True):
+        dx, grads = super().backward(dy, saved)
+        return self.fault(dx, grads, dy, saved)
+
+
+def change(name, function):
+    """A fault: one gradient, after `function`."""
+
+    def fault(dx, grads, dy, x):
+        gradients = {"x": dx, **grads}
+        gradients[name] = function(gradients[name])
+        return gradients.pop("x"), gradients
+
+    return fault
+
+
+FAULTY = {
+    "never computed": ("bias", change("bias", np.zeros_like)),
+    "not finite": ("x", change("x", lambda g: g / 0)),
+    "off by less than 1e-5: an epsilon too many, or computed in float32": (
+        "weight",
+        change("weight", lambda g: g * (1 + 5e-6)),
+    ),
+    "opposite sign, divided by 2": ("x", change("x", lambda g: -g / 2)),
+    "times N": ("weight", change("weight", lambda g: 5 * g)),
+    "times 1.7": ("weight", change("weight", lambda g: 1.7 * g)),
+    "upstream gradient ignored": (
+        "bias",
+        lambda dx, grads, dy, x: (dx, grads | {"bias": x[0, :3]}),
+    ),
+    "not linear in the upstream gradient": (
+        "x",
+        lambda dx, grads, dy, x: (dx * abs(dy).max(), grads),
+    ),
+    "transposed": ("weight", change("weight", np.transpose)),
+    "right numbers in another shape": ("bias", change("bias", lambda g: g[None])),
+    "right numbers in the wrong places": ("weight", change("weight", lambda g: g[::-1])),
+    "entries left at zero": ("weight", change("weight", np.triu)),
+    "not summed over the batch": (
+        "bias",
+        lambda dx, grads, dy, x: (dx, grads | {"bias": dy}),
+    ),
+    "overwritten where it should be added up": (
+        "weight",
+        lambda dx, grads, dy, x: (dx, grads | {"weight": dy[2:3].T @ x[2:3]}),
+    ),
+    "dtype lost": ("x", change("x", lambda g: g.astype(np.float64))),
+    "float32 computed otherwise": (
+        "x",
+        change("x", lambda g: -g if g.dtype == np.float32 else g),
+    ),
+    "depends on the order in memory": (
+        "x",
+        lambda dx, grads, dy, x: (
+            dx if x.flags.c_contiguous or len(x) == 1 else np.zeros_like(dx),
+            grads,
+        ),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("cause", FAULTY)
+def test_the_cause_is_named(cause):
+    gradient, fault = FAULTY[cause]
+    x = np.random.default_rng(1).standard_normal((5, 4))
+    report = check_gradients(Faulty(fault), x)
+    assert (report.findings[0].gradient, report.cause) == (gradient, cause), report
+
+
+def test_what_is_clipped_is_found():
+    layer = Faulty(change("x", lambda g: np.clip(g, -50, 50)))
+    report = check_gradients(layer, np.ones((5, 4)))
+    assert report.cause == "not linear in the upstream gradient"
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        (lambda dx, grads, dy, x: dx, r"expected \(dx, grads\), .*got \(ndarray\)"),
+        (lambda dx, grads, dy, x: (dx, None), r"got \(ndarray, NoneType\)"),
+        (lambda dx, grads, dy, x: [][0], "IndexError in backward: list index out of range"),
+        (lambda dx, grads, dy, x: (None, grads), "backward gave no dx"),
+        (lambda dx, grads, dy, x: (dx, {"weight": grads["weight"]}), "backward gave no dbias"),
+        (lambda dx, grads, dy, x: (dx, grads | {"b": dx}), "gave db but there is no parameter b"),
+    ],
+)
+def test_what_backward_returns_is_checked(fault, message):
+    report = check_gradients(Faulty(fault), np.ones((5, 4)))
+    assert len(report.findings) == 1
+    assert re.search(message, str(report))
+
+
+def test_other_breaches_of_the_contract():
+    class SaysOtherShape(ReLU):
+        def output_shape(self, x_shape):
+            return x_shape[::-1]
+
+    class Centred(ReLU):
+        def forward(self, x):
+            return x - x.mean(axis=0), None
+
+        def backward(self, dy, saved, need_dx=True):
+            return dy - dy.mean(axis=0), {}
+
+    class KeepsMask(ReLU):
+        def forward(self, x):
+            self.mask = x > 0
+            return x * self.mask, None
+
+        def backward(self, dy, saved, need_dx=True):
+            return dy * self.mask, {}
+
+    class WritesIntoSaved(ReLU):
+        def forward(self, x):
+            y, _ = super().forward(x)
+            return y, {"y": y.copy()}
+
+        def backward(self, dy, saved, need_dx=True):
+            mask = saved["y"] > 0
+            saved["y"] *= 2
+            return dy * mask, {}
+
+    class WritesIntoWeight(Linear):
+        def backward(self, dy, saved, need_dx=True):
+            dx, grads = super().backward(dy, saved)
+            self.params["weight"] -= 0.1
+            return dx, grads
+
+    x = np.random.default_rng(0).random((3, 4))
+    assert check_gradients(SaysOtherShape(), x).cause == "output_shape is wrong"
+    assert check_gradients(Centred(), x).cause == "images of a batch mixed"
+    assert check_gradients(KeepsMask(), x).cause == "a batch kept in the layer"
+    assert check_gradients(WritesIntoSaved(), x).findings[0].gradient == "saved"
+    assert check_gradients(WritesIntoWeight(4, 2), x).findings[0].gradient == "weight"
+    Centred.whole_batch = True
+    assert check_gradients(Centred(), x).ok
+
+
+def test_other_arrays_of_the_layer_are_left_as_they_are():
+    class Counts(ReLU):
+        def __init__(self):
+            super().__init__()
+            self.passes = np.zeros(1)
+
+        def forward(self, x):
+            self.passes += 1
+            return super().forward(x)
+
+    layer = Counts()
+    assert check_gradients(layer, np.ones((2, 3))).ok
+    assert layer.passes == 0
+
+
+def test_a_loss_may_be_a_partial_function_and_a_target_a_list():
+    loss = functools.partial(squared_error, reduction="sum")
+    report = check_gradients(LossLayer(loss, [[1.0, 2.0]]), np.zeros((1, 2)))
+    assert report.ok and "squared_error" in report.layer
+
+
+def test_a_parameter_may_be_a_single_number():
+    class Slope(ReLU):
+        def __init__(self, factor):
+            super().__init__()
+            self.params = {"slope": np.array(0.5)}
+            self.factor = factor
+
+        def forward(self, x):
+            return x * self.params["slope"].astype(x.dtype), x
+
+        def backward(self, dy, saved, need_dx=True):
+            slope = self.params["slope"].astype(saved.dtype)
+            return dy * slope, {"slope": self.factor * np.sum(dy * saved)}
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    assert check_gradients(Slope(1), x).ok
+    assert check_gradients(Slope(3), x).cause == "times N"
+
+
+def test_settings_are_handed_to_the_layers_of_a_network():
+    net = Sequential(Linear(4, 3), scaled(Tanh, 1 + 1e-4))
+    x = np.random.default_rng(0).standard_normal((2, 4))
+    assert not check_gradients(net, x).ok
+    assert check_gradients(net, x, rtol=1e-3).ok
+
+
+@pytest.mark.parametrize("off, ok", [(3e-7, True), (3e-6, False)])
+@pytest.mark.parametrize("size", [4, 60])
+def test_the_tolerance_is_that_of_the_report(size, off, ok):
+    layer = Faulty(change("weight", lambda g: g * (1 + off)))
+    if size > 4:
+        layer.params["weight"] = np.random.default_rng(0).standard_normal((3, size))
+        layer.in_features = size
+    x = np.random.default_rng(1).standard_normal((200 if size > 4 else 5, size))
+    assert check_gradients(layer, x).ok is ok
+
+
+def test_nan_in_a_gradient_of_a_large_array_is_found():
+    layer = scaled(ReLU, np.nan)
+    assert not check_gradients(layer, np.ones((1, 600))).ok
+
+
+def test_a_forward_that_is_not_the_reference_is_reported():
+    report = check_gradients(Tanh(), np.ones((1, 2)), reference=lambda x: np.tanh(x) + [[0, 1e-6]])
+    assert [(f.gradient, f.cause) for f in report.findings] == [("y", "forward is wrong")]
+    assert "[0, 1]" in report.findings[0].message
+    assert check_gradients(Tanh(), np.ones((1, 2)), reference=np.tanh).ok
+
+
+def test_the_error_against_the_step():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    curved = step_errors(Sigmoid(), x, [1e-1, 1e-2, 1e-3])
+    assert curved[0] / curved[1] == pytest.approx(100, rel=0.1)
+    assert curved[1] / curved[2] == pytest.approx(100, rel=0.1)
+    assert step_errors(Linear(4, 3), x, [1e-1])[0] < 1e-13
+    rounded = step_errors(Linear(4, 3), x, [1e-5, 1e-11])
+    assert rounded[1] > 1e3 * rounded[0]
+
+
+def test_what_cannot_be_checked_is_refused():
+    with pytest.raises(ValueError, match="x must be finite"):
+        check_gradients(Tanh(), np.array([[np.nan, 1.0]]))
+    with pytest.raises(
+        ValueError, match=r"expected a layer, or LossLayer.*<function squared_error"
+    ):
+        check_gradients(squared_error, np.ones((1, 2)))
+    with pytest.raises(ValueError, match=r"\(N, 3\)"):
+        check_gradients(Linear(3, 2), np.ones((1, 2)))
+
+
+def test_a_guess_that_the_layer_cannot_take_is_no_guess():
+    class Picky(ReLU):
+        def backward(self, dy, saved, need_dx=True):
+            if abs(dy).max() > 3:
+                raise ValueError("dy is too large")
+            return dy * 0.7 + 0.1, {}
+
+    report = check_gradients(Picky(), np.ones((1, 2)))
+    assert "2 of 2 entries of dx" in str(report)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_right_for_one_upstream_gradient_by_chance_is_found(seed):
+    report = check_gradients(ReLUMaskOfUpstream(), np.ones((1, 1)), seed=seed)
+    assert report.cause == "not linear in the upstream gradient" or report.cause == "never computed"
+
+
+def test_the_upstream_gradient_is_not_the_input_that_the_seed_draws():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    assert not check_gradients(LinearTransposed(4, 4), x, seed=0).ok
+
+
+class Dropout(Layer):
+    """Sets half of the entries to zero; backward is wrong by a factor."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.rng, self.factor = np.random.default_rng(0), factor
+
+    def forward(self, x):
+        mask = (self.rng.random(x.shape) < 0.5).astype(x.dtype)
+        return x * mask, mask
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * saved * dy.dtype.type(self.factor), {}
+
+
+@pytest.mark.parametrize("factor", [1, 5])
+def test_random_numbers_in_forward_are_reported(factor):
+    assert check_gradients(Dropout(factor), np.ones((3, 4))).cause == "random numbers in forward"
+
+
+def test_gradients_that_are_missing_without_dx_are_reported():
+    class ReturnsEarly(Linear):
+        def backward(self, dy, saved, need_dx=True):
+            return super().backward(dy, saved) if need_dx else (None, {})
+
+    report = check_gradients(ReturnsEarly(3, 2), np.ones((2, 3)))
+    assert {(f.gradient, f.cause) for f in report.findings} == {
+        ("weight", "need_dx misread"),
+        ("bias", "need_dx misread"),
+    }
+
+
+def test_an_output_that_is_not_finite_is_reported():
+    log = Elementwise(np.log, lambda x: 77 + 0 * x)
+    with np.errstate(invalid="ignore"):
+        assert check_gradients(log, np.array([[-1.0, 2.0]])).cause == "not finite"
+
+
+def test_curvature_along_a_direction_is_no_fault():
+    rows = np.random.default_rng(0).standard_normal((100, 10))
+    rows[::2] = 0
+    report = check_gradients(LayerNorm(), rows)
+    assert report.comparisons[0].index is None and report.ok, report
+
+
+class LayerNorm(ReLU):
+    """Each row, less its mean and divided by its deviation."""
+
+    def forward(self, x):
+        deviation = np.sqrt(x.var(axis=1, keepdims=True) + x.dtype.type(1e-5))
+        y = (x - x.mean(axis=1, keepdims=True)) / deviation
+        return y, (y, deviation)
+
+    def backward(self, dy, saved, need_dx=True):
+        y, deviation = saved
+        mean, share = dy.mean(axis=1, keepdims=True), (dy * y).mean(axis=1, keepdims=True)
+        return (dy - mean - y * share) / deviation, {}
+
+
+def test_at_kinks_the_layers_of_a_network_are_checked_too():
+    x = np.zeros((1, 1, 4, 4))
+    x[0, 0, 1, 1] = 1
+    assert check_gradients(Sequential(ReLU(), MaxPool2D(2)), x).ok
+    wrong = check_gradients(Sequential(ReLU(), MaxPoolEveryTie(2)), x)
+    assert wrong.findings[-1].gradient == "1.x"
+
+
+def test_only_a_network_that_runs_its_layers_is_excused_by_their_kinks():
+    class ForgetsTheSkip(Sequential):
+        def forward(self, x):
+            y, tape = super().forward(x)
+            return x + y, tape
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    x[0] = 0
+    rng = np.random.default_rng(1)
+    net = ForgetsTheSkip(Linear(4, 3, rng=rng), ReLU(), Linear(3, 4, rng=rng))
+    assert not check_gradients(net, x).ok
+
+
+def test_more_that_a_layer_must_not_keep():
+    class KeepsShape(Flatten):
+        def forward(self, x):
+            self.shape = x.shape
+            return super().forward(x)
+
+        def backward(self, dy, saved, need_dx=True):
+            return dy.reshape(self.shape), {}
+
+    class SameArray(Linear):
+        total = None
+
+        def backward(self, dy, saved, need_dx=True):
+            dx, grads = super().backward(dy, saved)
+            if self.total is None:
+                self.total = np.zeros_like(grads["weight"])
+            self.total += grads["weight"]
+            return dx, grads | {"weight": self.total}
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    assert check_gradients(KeepsShape(), x).cause == "a batch kept in the layer"
+    assert check_gradients(SameArray(4, 2), x).cause == "gradients pile up"
+
+
+@pytest.mark.parametrize(
+    "mix", [lambda x: x.cumsum(axis=0), lambda x: x[::-1].cumsum(axis=0)[::-1]]
+)
+def test_images_that_are_mixed_in_one_direction_only_are_found(mix):
+    assert check_gradients(Elementwise(mix, np.ones_like), np.ones((3, 2))).cause == (
+        "images of a batch mixed"
+    )
+
+
+def test_an_output_may_be_a_view_of_a_parameter():
+    class Constant(ReLU):
+        def __init__(self, used):
+            super().__init__()
+            self.used = used
+            self.params = {"value": np.ones(4, np.float32)}
+
+        def forward(self, x):
+            value = self.params["value"].astype(x.dtype, copy=False)
+            return np.broadcast_to(value, x.shape) if self.used else x, None
+
+        def backward(self, dy, saved, need_dx=True):
+            return (0 * dy if self.used else dy), {"value": dy.sum(axis=0)}
+
+    assert check_gradients(Constant(True), np.ones((3, 4))).ok
+    assert (
+        check_gradients(Constant(False), np.ones((3, 4))).cause == "forward does not depend on it"
+    )
+
+
+def test_where_an_exception_came_from_is_told():
+    table = np.arange(10.0)
+    lookup = Elementwise(lambda x: table[x.astype(int)].astype(x.dtype), np.zeros_like)
+    message = str(check_gradients(lookup, np.array([[1.5, 2.5]])))
+    assert "IndexError with other inputs, as the contract was checked" in message
+
+
+def test_a_loss_may_be_a_number_of_python():
+    def loss(x, target):
+        return float(abs(x - target).sum()), np.sign(x - target)
+
+    assert check_gradients(LossLayer(loss, np.zeros((2, 3))), np.ones((2, 3))).ok

@@ -1,0 +1,55 @@
+"""Every fault of the museum is caught: by the checker, under the right name, and by these tests."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minicnn.gradcheck.museum import FAULTS
+
+TESTS = Path(__file__).parents[1]
+SELECTION = "not equal_the_loops or (float32-float32 and not strided and not last)"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_checker_catches_the_fault_and_names_it(fault, seed):
+    report = fault.check(seed)
+    assert not report.ok
+    assert report.cause == fault.cause, report
+
+
+def test_most_faults_have_a_name():
+    assert len(FAULTS) >= 16
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert sum(fault.cause is not None for fault in FAULTS) > 0.9 * len(FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_fault_sits_in_the_place_of_what_is_right(fault):
+    assert fault.wrong.__doc__ != fault.right.__doc__
+    if isinstance(fault.right, type):
+        assert fault.wrong.__bases__ == (fault.right,)
+
+
+@pytest.fixture(scope="module")
+def caught(tmp_path_factory):
+    """For each fault the test that fails first when the real layer or loss has it."""
+    path = tmp_path_factory.mktemp("faults") / "caught.json"
+    command = [sys.executable, "-m", "pytest", "-p", "put_fault", "-p", "no:cacheprovider"]
+    subprocess.run(
+        [*command, "-k", SELECTION, TESTS / "layers/test_layers.py", TESTS / "test_losses.py"],
+        env=os.environ | {"FAULTS_CAUGHT": str(path), "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        check=True,
+    )
+    return json.loads(path.read_text())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forked processes")
+@pytest.mark.parametrize("name", ["no fault", *(fault.name for fault in FAULTS)])
+def test_the_fault_in_the_real_layer_makes_the_tests_fail(caught, name):
+    assert (caught[name] is None) == (name == "no fault"), caught[name]
