@@ -108,7 +108,7 @@ def matrix_picture():
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 6))
     left.imshow(tap[0, 0], cmap=colours, vmin=0, vmax=9)
-    for (i, j), number in np.ndenumerate(tap[0, 0]):
+    for i, j in np.ndindex(3, 3):
         left.text(j, i, f"$k_{{{i}{j}}}$", ha="center", va="center", color="wwk"[j], fontsize=14)
     left.set(title="kernel, 3 x 3", xticks=[], yticks=[])
     right.imshow(toeplitz(tap, (1, 1, 6, 8)), cmap=colours, vmin=0, vmax=9)

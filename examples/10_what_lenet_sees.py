@@ -188,8 +188,8 @@ def main(argv=None):
     add("--images", type=positive, help="use only so many images of each set (default: all)")
     args = options.parse_args(argv)
     device = choose_device(args.device)
-    net, config = open_run(args.run) if args.run else (None, {"data": "fashion-mnist"})
-    name = args.data or config["data"]
+    net, origin = open_run(args.run) if args.run else (None, None)
+    name = args.data or (origin.data if origin else "fashion-mnist")
     if name not in DATA:
         raise ValueError(f"the run is of {name!r}: choose {', '.join(DATA)} with --data")
     train_set, test_set = (part[: args.images] for part in DATA[name]())

@@ -43,9 +43,10 @@ def folder(path: str) -> Path:
         made = as_path(path)
         made.mkdir(parents=True, exist_ok=True)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error))
+        raise argparse.ArgumentTypeError(str(error)) from None
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"no folder can be made of {path!r}: {error.strerror}")
+        message = f"no folder can be made of {path!r}: {error.strerror}"
+        raise argparse.ArgumentTypeError(message) from None
     if not os.access(made, os.W_OK):
         raise argparse.ArgumentTypeError(f"{path!r} cannot be written to")
     return made

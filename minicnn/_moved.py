@@ -1,10 +1,10 @@
 """Modules that have moved stay importable under the name that they had in version 0.1."""
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "checklist": "gradcheck.checklist",
@@ -29,13 +29,16 @@ MOVED = {
 }
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Finder:  # and loader, without the base classes in importlib.abc, which is slow to import
     def find_spec(
         self, name: str, path: object = None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
         package, _, module = name.partition(".")
         moved = package == "minicnn" and module in MOVED
-        return importlib.machinery.ModuleSpec(name, self) if moved else None
+        return importlib.machinery.ModuleSpec(name, _FINDER) if moved else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """None, for the usual empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Puts the module that has moved in the place of this empty one."""
@@ -44,4 +47,5 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.modules[old] = importlib.import_module(f"minicnn.{place}")
 
 
-sys.meta_path.append(_Finder())
+_FINDER: Any = _Finder()
+sys.meta_path.append(_FINDER)

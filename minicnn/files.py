@@ -10,7 +10,7 @@ from typing import TextIO
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 PART = ".part"  # how the name of a file that is not whole yet ends
 

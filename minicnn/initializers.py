@@ -24,43 +24,34 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
+from minicnn.arguments import Shape, float_dtype, generator, sizes
 from minicnn.backend import Array
-from minicnn.checks import float_dtype, generator, sizes
 
 
-def glorot_uniform(
-    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: Any = np.float32
-) -> Array:
+def glorot_uniform(shape: Shape, rng: Generator | None = None, dtype: Any = np.float32) -> Array:
     """Weights of `shape` (out, in, *kernel), uniform, drawn on the host from `rng`; a fresh
     generator, different in each run, if that is None."""
-    _check(shape, dtype)
     fan_in, fan_out = _fans(shape)
     bound = math.sqrt(6 / (fan_in + fan_out))  # (1)
-    return _generator(rng).uniform(-bound, bound, shape).astype(dtype)
+    return _generator(rng).uniform(-bound, bound, shape).astype(float_dtype(dtype))
 
 
-def he_normal(
-    shape: tuple[int, ...], rng: np.random.Generator | None = None, dtype: Any = np.float32
-) -> Array:
+def he_normal(shape: Shape, rng: Generator | None = None, dtype: Any = np.float32) -> Array:
     """Weights of `shape` (out, in, *kernel), normal, for layers that a ReLU follows; drawn as in
     `glorot_uniform`."""
-    _check(shape, dtype)
     fan_in, _ = _fans(shape)
     deviation = math.sqrt(2 / fan_in)  # (2)
-    return _generator(rng).normal(0, deviation, shape).astype(dtype)
+    return _generator(rng).normal(0, deviation, shape).astype(float_dtype(dtype))
 
 
-def _generator(rng: np.random.Generator | None) -> np.random.Generator:
-    return np.random.default_rng() if rng is None else generator(rng)
-
-
-def _check(shape: tuple[int, ...], dtype: Any) -> None:
+def _fans(shape: Shape) -> tuple[int, int]:
     if len(sizes("an initializer", shape, 1)) < 2:
         raise ValueError(f"a weight's shape must be (out, in, *kernel), got {shape}")
-    float_dtype(dtype)
-
-
-def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     kernel = math.prod(shape[2:])
     return shape[1] * kernel, shape[0] * kernel
+
+
+def _generator(rng: Generator | None) -> Generator:
+    return np.random.default_rng() if rng is None else generator(rng)

@@ -20,8 +20,9 @@ Source: C. Bishop, "Pattern Recognition and Machine Learning", 2006, sections 4.
 
 import numpy as np
 
+from minicnn.arguments import shown
 from minicnn.backend import Array, array_module
-from minicnn.checks import check_device, check_float, shown
+from minicnn.checks import check_device, check_float
 
 
 def softmax(logits: Array) -> Array:

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
+from numpy.random import Generator
 
-from minicnn.layers import AvgPool2D, Conv2D, Flatten, Layer, Linear, MaxPool2D, ReLU, Sigmoid
-from minicnn.layers.sequential import Sequential
+from minicnn.layers import AvgPool2D, Conv2D, Flatten, Linear, MaxPool2D, ReLU, Sequential, Sigmoid
 
 
-def lenet(rng: np.random.Generator | None = None) -> Sequential:
+def lenet(rng: Generator | None = None) -> Sequential:
     """x (N, 1, 28, 28) -> logits (N, 10): two convolutions, three linear layers, sigmoids and
     average pooling; 61,706 parameters.
 
@@ -19,13 +18,13 @@ def lenet(rng: np.random.Generator | None = None) -> Sequential:
     return _lenet(Sigmoid, AvgPool2D, rng)
 
 
-def lenet_relu(rng: np.random.Generator | None = None) -> Sequential:
+def lenet_relu(rng: Generator | None = None) -> Sequential:
     """LeNet with ReLU for the sigmoids and maximum for average pooling; the same parameters."""
     return _lenet(ReLU, MaxPool2D, rng)
 
 
 def _lenet(
-    activation: type[Layer], pooling: type[Layer], rng: np.random.Generator | None
+    activation: type[ReLU | Sigmoid], pooling: type[AvgPool2D | MaxPool2D], rng: Generator | None
 ) -> Sequential:
     return Sequential(
         Conv2D(1, 6, 5, padding=2, rng=rng),
@@ -48,7 +47,7 @@ class Model:
     """A network by name on the command line: how to build it, and a learning rate for plain SGD
     with batches of 256 that it trains well with."""
 
-    build: Callable[[np.random.Generator | None], Sequential]
+    build: Callable[[Generator | None], Sequential]
     lr: float
 
 

@@ -21,8 +21,11 @@ F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, fo
 import math
 from collections.abc import Mapping
 
+from minicnn.arguments import finite, flag, positive, require
 from minicnn.backend import Array
-from minicnn.checks import check_device, check_float, finite, flag, positive, require
+from minicnn.checks import check_device, check_float
+
+VELOCITY = "velocity."
 
 
 class SGD:
@@ -30,6 +33,9 @@ class SGD:
 
     momentum is in [0, 1), weight_decay >= 0, `nesterov` needs momentum. `velocity` holds v by
     parameter name, from the first step on.
+
+    Of any optimizer, `state` is what its steps leave for later ones: a dictionary of arrays under
+    names of its own, which `load_state` takes back. Checkpoints keep it as it is.
     """
 
     def __init__(
@@ -46,6 +52,21 @@ class SGD:
         self.momentum = float(momentum)
         self.weight_decay = float(weight_decay)
         self.velocity: dict[str, Array] = {}
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """v of each parameter, itself and not a copy, as "velocity.0.weight"."""
+        return {VELOCITY + name: v for name, v in self.velocity.items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Copies the state of another SGD in. Raises ValueError, and changes nothing, for names
+        or arrays that are none."""
+        require(isinstance(state, Mapping), "state must map names to arrays", state)
+        for name, array in state.items():
+            known = isinstance(name, str) and name.startswith(VELOCITY)
+            require(known, f"the state of SGD is named {VELOCITY}PARAMETER", name)
+            check_float("SGD", array, f"state[{name!r}]")
+        self.velocity = {name.removeprefix(VELOCITY): v.copy() for name, v in state.items()}
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minicnn.arguments import are_strings, flag, integer, numbers, positive, require
 from minicnn.backend import Array
-from minicnn.checks import flag, integer, numbers, positive, require
 from minicnn.files import as_path, write_atomically
 from minicnn.training.history import History
 
@@ -66,8 +66,7 @@ def image_grid(
         is_image = image.size > 0 and (image.ndim == 2 or image.shape[2:] in ((3,), (4,)))
         require(is_image, "an image must be of shape (H, W) or (H, W, 3)", image)
     if titles is not None:
-        is_titles = isinstance(titles, (list, tuple)) and len(titles) == len(images)
-        is_titles = is_titles and all(isinstance(title, str) for title in titles)
+        is_titles = are_strings(titles) and len(titles) == len(images)
         require(is_titles, f"titles must be a list of {len(images)} strings", titles)
     flag("signed", signed)
     positive("size", size)
@@ -77,7 +76,7 @@ def image_grid(
     lines = 1 + max(title.count("\n") for title in titles) if titles else 0
     cell = size * height / width + 0.1 + 0.15 * lines
     figure = Figure(figsize=(columns * size, rows * cell), layout="constrained")
-    style = {"cmap": "gray"}
+    style: dict[str, Any] = {"cmap": "gray"}
     if signed:
         limit = max(float(abs(image).max()) for image in images) or 1.0
         style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
@@ -95,8 +94,8 @@ def confusion_matrix(counts: Array, classes: Sequence[str]) -> "Figure":
     the share of the row, so classes of different sizes compare."""
     from matplotlib.figure import Figure
 
-    is_names = isinstance(classes, (list, tuple)) and all(isinstance(c, str) for c in classes)
-    require(is_names and len(classes) > 0, "classes must be a list of names", classes)
+    is_names = are_strings(classes) and len(classes) > 0
+    require(is_names, "classes must be a list of names", classes)
     counts, k = numbers("counts", counts), len(classes)
     require(counts.shape == (k, k), f"counts must be of shape ({k}, {k})", counts)
     figure = Figure(figsize=(2 + 0.6 * k, 1.6 + 0.5 * k), layout="constrained")
@@ -120,14 +119,12 @@ class LiveFigure:
 
     def __init__(self, path: Path | str) -> None:
         path = as_path(path)
-        self.place = "the notebook"
-        self._show = _notebook_cell()
-        if self._show is None:
-            self.place = "a window"
-            self._show = _window()
-        if self._show is None:
-            self.place = str(path)
-            self._show = partial(write_atomically, path)
+        if cell := _notebook_cell():
+            self.place, self._show = "the notebook", cell
+        elif window := _window():
+            self.place, self._show = "a window", window
+        else:
+            self.place, self._show = str(path), partial(write_atomically, path)
 
     def show(self, figure: "Figure") -> None:
         self._show(_rendered(figure, "png"))
@@ -162,8 +159,9 @@ def _window() -> Callable[[bytes], None] | None:
 
     def show(png: bytes) -> None:
         with contextlib.suppress(tkinter.TclError):  # closed by hand; the work goes on
-            label.image = tkinter.PhotoImage(master=window, data=png)  # Tk itself keeps no hold
-            label.configure(image=label.image)
+            image = tkinter.PhotoImage(master=window, data=png)
+            label.image = image  # type: ignore[attr-defined]  # Tk itself keeps no hold
+            label.configure(image=image)
             window.update()
 
     return show

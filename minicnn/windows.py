@@ -24,11 +24,12 @@ that the next layer reads.
 Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from minicnn.arguments import Pair, Shape, Size, pair
 from minicnn.backend import Array, array_module
-from minicnn.checks import Pair, Shape
 
 
 def batch_last(x: Array) -> Array:
@@ -51,7 +52,7 @@ def im2col(windows: Array, memory: Array | None = None) -> Array:
     return columns
 
 
-@dataclass(frozen=True)
+@dataclass
 class Window:
     """The geometry of a sliding window; each field is (height, width), in pixels. `span` is what
     one window covers of the padded image."""
@@ -63,15 +64,23 @@ class Window:
     span: Pair = field(init=False)
 
     def __post_init__(self) -> None:
-        span = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel))
-        object.__setattr__(self, "span", span)
+        (dh, dw), (kh, kw) = self.dilation, self.kernel
+        self.span = dh * (kh - 1) + 1, dw * (kw - 1) + 1
+
+    @classmethod
+    def of(
+        cls, kernel_size: Size, stride: Size = 1, padding: Size = 0, dilation: Size = 1
+    ) -> "Window":
+        """The window for these arguments of a layer, each an int or (height, width)."""
+        kernel, stride = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1)
+        return cls(kernel, stride, pair("padding", padding, 0), pair("dilation", dilation, 1))
 
     @property
     def overlaps(self) -> bool:
         """Whether an entry may lie in two windows."""
         return any(s < span for s, span in zip(self.stride, self.span))
 
-    def output_size(self, size: Pair) -> Pair:
+    def output_size(self, size: Shape) -> Pair:
         """(OH, OW) for an image of `size` (H, W). Raises ValueError if no window fits."""
         for axis, h, padding, d, k, span in zip(
             ("height", "width"), size, self.padding, self.dilation, self.kernel, self.span
@@ -82,7 +91,7 @@ class Window:
                     f"the padded {axis} is {h} + 2*{padding} = {h + 2 * padding}: use a "
                     f"smaller kernel, a larger image or more padding"
                 )
-        return self._outputs([h + 2 * padding for h, padding in zip(size, self.padding)])
+        return self._outputs(tuple(h + 2 * padding for h, padding in zip(size, self.padding)))
 
     def padded_shape(self, x_shape: Shape) -> Shape:
         """(C, H + 2*PH, W + 2*PW, N) for x (N, C, H, W)."""
@@ -116,12 +125,11 @@ class Window:
 
     def taps(self, padded: Array) -> Iterator[Array]:
         """For each tap, row by row, the view (C, OH, OW, N) of what it reads in padded."""
-        (kh, kw), (dh, dw), (sh, sw) = self.kernel, self.dilation, self.stride
+        (dh, dw), (sh, sw) = self.dilation, self.stride
         oh, ow = self._outputs(padded.shape[1:3])
-        for i in range(kh):
-            for j in range(kw):
-                rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)  # (2)
-                yield padded[:, rows, j * dw : j * dw + (ow - 1) * sw + 1 : sw]  # (2)
+        for i, j in itertools.product(*map(range, self.kernel)):
+            rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)  # (2)
+            yield padded[:, rows, j * dw : j * dw + (ow - 1) * sw + 1 : sw]  # (2)
 
     def slab(self, padded: Array, rows: slice) -> Array:
         """The part of padded, a view, that the windows of these output rows see."""
@@ -145,10 +153,10 @@ class Window:
                 row_taps = padded[:, : self.span[0] : dh, j * dw : j * dw + (ow - 1) * sw + 1 : sw]
                 row_taps += columns[:, :, j, 0]  # (4)
 
-    def _outputs(self, padded_size: Pair) -> Pair:
-        return tuple(
-            (h - span) // s + 1 for h, span, s in zip(padded_size, self.span, self.stride)
-        )  # (1)
+    def _outputs(self, size: Shape) -> Pair:
+        """(OH, OW) for a padded image of `size`."""
+        oh, ow = ((h - span) // s + 1 for h, span, s in zip(size, self.span, self.stride))  # (1)
+        return oh, ow
 
     def arguments(self, default_stride: Pair = (1, 1)) -> str:
         """The arguments of a layer with these windows, without defaults: `5, padding=2`."""

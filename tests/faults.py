@@ -40,10 +40,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from minicnn.cli import commands
+from minicnn.cli import commands, training
+from minicnn.cli import data as cli_data
 from minicnn.datasets import digits, fashion_mnist, read_idx, read_image, sources
 from minicnn.files import write_atomically
-from minicnn.runs import resumable, run_folder
+from minicnn.runs import run_folder
 from minicnn.runs.checkpoint import load_checkpoint
 
 TRAIN = (
@@ -68,10 +69,10 @@ def start(arguments: tuple[str, ...], data: list, log: Path, in_full: bool) -> i
             sys.stdout = sys.stderr = file
             tqdm.set_lock(threading.RLock())  # else one killed while it holds the lock keeps ours
             warnings.simplefilter("error")  # a kill must leave no damaged checkpoint behind
-            changes = [(commands, "digits", lambda: data)]
+            changes = [(cli_data, "digits", lambda: data)]
             if not in_full:
                 changes += [
-                    (resumable, "estimate_seconds", lambda *args, **options: 1.0),
+                    (training, "estimate_seconds", lambda *args, **options: 1.0),
                     (run_folder, "training_curves", lambda history: b"curves"),
                     (
                         run_folder,
@@ -183,8 +184,8 @@ def kinds(folder: Path) -> Iterator[Kind]:
 
     def checkpoint() -> tuple:
         found = load_checkpoint(last)
-        arrays = bits(found.params), bits(found.velocity)
-        return *arrays, found.position, found.config, found.data_sha256, found.versions
+        rest = dataclasses.replace(found, params={}, state={})
+        return bits(found.params), bits(found.state), rest
 
     last = run_folder.checkpoints(run)[-1]
     yield Kind("weights", run / run_folder.WEIGHTS, weights, sealed=True)

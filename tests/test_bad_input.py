@@ -4,7 +4,10 @@ An argument is replaced at a time, in a call that works as it stands.
 """
 
 import contextlib
+import copy
+import dataclasses
 import inspect
+import itertools
 import pickle
 import traceback
 from pathlib import Path
@@ -19,6 +22,7 @@ from minicnn import (
     AvgPool2D,
     Conv2D,
     Flatten,
+    Layer,
     Linear,
     MaxPool2D,
     ReLU,
@@ -35,6 +39,7 @@ from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
 from minicnn.initializers import glorot_uniform, he_normal
 from minicnn.plotting import confusion_matrix, image_grid, training_curves
 from minicnn.reference.convolutions import CONVOLUTIONS, toeplitz
+from minicnn.runs import Origin, Settings, resume_run, train_run
 from minicnn.runs.checkpoint import load_weights, save_weights
 from minicnn.training import History, evaluate, fit
 
@@ -219,6 +224,13 @@ door(
     SGD(0.1, momentum=0.5).step,
     {"params": PARAMS, "grads": PARAMS},
     {name: [*MAPPINGS, *arrays, *shapes] for name in ("params", "grads")},
+)
+unknown = [({name: floats(2)}, "the state of SGD is named velocity") for name in ("v.a", 1)]
+door(
+    "SGD.load_state",
+    SGD(0.1, momentum=0.5).load_state,
+    {"state": {"velocity.weight": floats(2, 3)}},
+    {"state": [*MAPPINGS, *unknown, *[({"velocity.weight": v}, m) for v, m in FLOATS]]},
 )
 shares = [*rates, (-0.1, "from 0 to 1, got -0.1"), (2, "progress must be from 0 to 1, got 2")]
 door("cosine", optimizers.cosine, {"progress": 0.5}, {"progress": shares})
@@ -449,6 +461,7 @@ for load in (minicnn.mnist, minicnn.fashion_mnist):
     door(load.__name__, without_files(load), {"folder": "/none"}, {"folder": PATHS})
 
 training = {"epochs": 1, "batch_size": 3, "seed": 0, "workers": 1, "progress": False}
+training |= {"loss": minicnn.softmax_cross_entropy}
 training |= {"optimizer": None, "schedule": optimizers.cosine, "on_epoch": None, "on_step": None}
 NO_NETS = [(net, "net must be a layer, as lenet") for net in (None, Linear, "lenet", [NET])]
 wrong_data = [(d, "data must be a Dataset, as digits") for d in ("digits", BYTES, (DATA, DATA))]
@@ -469,6 +482,7 @@ door(
         "workers": INTEGERS[1:],
         "progress": FLAGS,
         "optimizer": [(value, "optimizer must be one") for value in (0.1, "SGD", SGD, [], BYTES)],
+        "loss": [*FUNCTIONS, (None, "loss must be a function, as softmax_cross_entropy, got None")],
         "schedule": [
             *FUNCTIONS,
             (None, "schedule must be a function"),
@@ -483,15 +497,106 @@ door(
 door(
     "evaluate",
     evaluate,
-    {"net": NET, "data": DATA, "workers": 1},
-    {"net": NO_NETS + wrong_nets, "data": wrong_data, "workers": INTEGERS[1:]},
+    {"net": NET, "data": DATA, "loss": minicnn.softmax_cross_entropy, "workers": 1},
+    {
+        "net": NO_NETS + wrong_nets,
+        "data": wrong_data,
+        "loss": [*FUNCTIONS, (None, "loss must be a function")],
+        "workers": INTEGERS[1:],
+    },
+)
+positive = [*INTEGERS, (0, ">= 1")]
+no_origin = [(value, "expected the name of a") for value in (None, 3, b"a", ["a"])]
+wrong_settings = {name: positive for name in ("epochs", "batch_size")}
+wrong_settings |= {name: DOORS["SGD"][2][name] for name in ("lr", "momentum", "weight_decay")}
+wrong_settings |= {"nesterov": DOORS["SGD"][2]["nesterov"], "seed": INTEGERS}
+wrong_settings["schedule"] = [
+    (value, "schedule must be one of constant, cosine, got") for value in (None, "linear", 1, BYTES)
+]
+door(
+    "Settings",
+    Settings,
+    dataclasses.asdict(Settings(momentum=0.5, nesterov=True)),
+    wrong_settings,
+)
+door(
+    "Origin",
+    Origin,
+    {"model": "lenet", "data": "digits", "classes": ("a", "b")},
+    {
+        "model": no_origin,
+        "data": no_origin,
+        "classes": [(c, "tuple of the names of the classes") for c in (None, ["a"], "ab", (0, 1))],
+    },
+)
+
+
+def with_a_copy(function):
+    """`function`, which trains a copy of the network."""
+
+    def call(net, *args, **options):
+        return function(copy.deepcopy(net) if isinstance(net, Layer) else net, *args, **options)
+
+    return call
+
+
+def train_in(folder, **options):
+    """`train_run`, in a new folder below the one that is given."""
+    new = isinstance(folder, str) and folder == "runs"
+    below = f"{folder}/{next(numbers)}" if new else folder
+    return with_a_copy(train_run)(folder=below, **options)
+
+
+numbers = itertools.count()
+running = {
+    "net": NET,
+    "train": DATA,
+    "test": None,
+    "folder": "runs",
+    "settings": Settings(epochs=1),
+}
+running |= {"workers": 1, "save_every": None, "keep": 2, "progress": False, "on_start": None}
+running |= {"on_epoch": None}
+wrong_run = {
+    "net": NO_NETS + wrong_nets,
+    "train": [*wrong_data, (None, "must be a Dataset")],
+    "test": wrong_data,
+    "folder": [*PATHS, (None, NO_PATH)],
+    "settings": [(value, "settings must be Settings") for value in (0.1, "a", {"lr": 1}, Settings)],
+    **{name: positive[1:] for name in ("workers", "save_every")},
+    "keep": positive,
+    "progress": FLAGS,
+    **{name: FUNCTIONS for name in ("on_start", "on_epoch")},
+}
+door(
+    "train_run",
+    train_in,
+    {**running, "model": None},
+    {**wrong_run, "model": [(value, "expected the name of a network") for value in (3, b"a", NET)]},
+)
+other_settings = [
+    (Settings(epochs=2, lr=0.1), "cannot go on with other settings: lr is 0.9, not 0.1")
+]
+door(
+    "resume_run",
+    with_a_copy(resume_run),
+    {**running, "folder": "run", "checkpoint": None},
+    {
+        **wrong_run,
+        "folder": [*PATHS, (None, NO_PATH), ("none", "has no checkpoint to go on from")],
+        "settings": [*wrong_run["settings"], *other_settings],
+        "checkpoint": [(value, "checkpoint must be a Checkpoint") for value in (0, "a", HISTORY)],
+    },
 )
 
 steps = [*rates, (0, "must be a finite number > 0, got 0"), (-1e-5, "> 0, got -1e-05")]
 door(
     "check_gradients",
     check_gradients,
-    {"layer": Tanh(), "x": floats(2, 3), "seed": 0, "step": 1e-5, "rtol": 1e-6, "reference": None},
+    {
+        **{"layer": Tanh(), "x": floats(2, 3), "seed": 0, "step": 1e-5, "rtol": 1e-6},
+        **{"reference": None, "inference": None},
+    },
     {
         "layer": [
             (layer, "expected a layer, or LossLayer") for layer in (None, Tanh, np.tanh, BYTES)
@@ -501,6 +606,7 @@ door(
         "step": steps,
         "rtol": [*rates, (-1, "rtol must be a finite number >= 0, got -1")],
         "reference": [*FUNCTIONS, (lambda x: None, r"reference\(x\) must be an array of numbers")],
+        "inference": [*FUNCTIONS, (lambda x: None, r"inference\(x\) must be an array of numbers")],
     },
 )
 door(
@@ -621,6 +727,8 @@ def folder(tmp_path_factory):
     (folder / "a.idx").write_bytes(bytes.fromhex("00000802 00000002 00000003") + bytes(6))
     Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(folder / "a.png")
     save_weights(NET, folder / "a.safetensors")
+    (folder / "runs").mkdir()
+    with_a_copy(train_run)(**running | {"folder": folder / "run"})
     return folder
 
 

@@ -37,7 +37,7 @@ from minicnn import (
     squared_error,
 )
 from minicnn.backend import array_module, device_of, gpu_problem, to_device
-from minicnn.cli import commands
+from minicnn.cli import data as cli_data
 from minicnn.datasets import Dataset
 from minicnn.runs.checkpoint import (
     Checkpoint,
@@ -46,10 +46,12 @@ from minicnn.runs.checkpoint import (
     save_checkpoint,
     save_weights,
 )
+from minicnn.runs.settings import Origin, Settings
 from minicnn.training import TrainingError, parallel
 from minicnn.training.parallel import batch_gradients
 
 QUIET = {"progress": False}
+ORIGIN = Origin("small", "digits", ())
 FLOATS = np.float32, np.float64
 DTYPES = pytest.mark.parametrize("dtype", FLOATS)
 
@@ -438,7 +440,7 @@ def test_a_run_with_momentum_goes_on_on_the_other_device(
 
     def save(position):
         if len(position.history.train_loss) == 1 and position.step == 2:
-            checkpoint = Checkpoint.of(first, optimizer, position, {}, "0")
+            checkpoint = Checkpoint.of(first, optimizer, position, Settings(), ORIGIN, "0")
             save_checkpoint(checkpoint, tmp_path / "checkpoint")
 
     first, optimizer = new_net().to(place), new_optimizer()
@@ -466,7 +468,7 @@ def test_the_command_line_trains_evaluates_and_goes_on(
     double, run_command, small_digits, tmp_path, monkeypatch
 ):
     train_set, test_set = (data[:200] for data in small_digits)
-    monkeypatch.setattr(commands, "digits", lambda: (train_set, test_set))
+    monkeypatch.setattr(cli_data, "digits", lambda: (train_set, test_set))
     gpu = ["--device", "gpu"]
     settings = ["--data", "digits", "--epochs", "1", "--batch-size", "100", "--out", tmp_path]
     status, out, err = run_command("train", *settings, *gpu)

@@ -24,9 +24,11 @@ from minicnn.runs.checkpoint import (
     save_checkpoint,
     save_weights,
 )
+from minicnn.runs.settings import Origin, Settings
 from minicnn.training import History, Position
 
-CONFIG = {"model": "lenet", "data": "digits", "classes": ["0"]}
+ORIGIN = Origin("lenet", "digits", ("0",))
+METADATA = {"model": "lenet", "data": "digits", "classes": ["0"]}
 HISTORY = History(1, "cpu", curve=[(1.0, 2.0, 0.5)])
 
 
@@ -54,7 +56,8 @@ def homeless(home, monkeypatch):
 
 
 def new_checkpoint():
-    return Checkpoint.of(Linear(2, 3), SGD(0.1), Position(History(1, "cpu")), CONFIG, "0")
+    position = Position(History(1, "cpu"))
+    return Checkpoint.of(Linear(2, 3), SGD(0.1), position, Settings(), ORIGIN, "0")
 
 
 def live_figure(path):
@@ -81,10 +84,10 @@ WRITERS = {
     "save_checkpoint": lambda path: save_checkpoint(new_checkpoint(), path),
     "save_figure": lambda path: save_figure(Figure(figsize=(1, 1)), path),
     "LiveFigure": live_figure,
-    "new_run": lambda path: run_folder.new_run(path, CONFIG),
-    "save_config": in_a_folder(lambda path: run_folder.save_config(path, CONFIG)),
+    "new_run": lambda path: run_folder.new_run(path, ORIGIN),
+    "save_config": in_a_folder(lambda path: run_folder.save_config(path, ORIGIN, Settings())),
     "save_epoch": in_a_folder(
-        lambda path: run_folder.save_epoch(path, Linear(2, 3), HISTORY, CONFIG),
+        lambda path: run_folder.save_epoch(path, Linear(2, 3), HISTORY, ORIGIN),
     ),
     "add_checkpoint": in_a_folder(
         lambda path: run_folder.add_checkpoint(path, new_checkpoint(), 1)
@@ -114,11 +117,11 @@ def is_picture(path):
 
 def holds_weights(path):
     load_weights(Linear(2, 3), path)
-    return read_metadata(path) == CONFIG
+    return read_metadata(path) == METADATA
 
 
 def holds_checkpoint(path):
-    return load_checkpoint(path).config == CONFIG
+    return load_checkpoint(path).origin == ORIGIN
 
 
 def is_used(path):
@@ -129,11 +132,11 @@ def is_used(path):
 
 def has_a_checkpoint(path):
     (found,) = run_folder.checkpoints(path)
-    return as_path(path) in found.parents and run_folder.last_checkpoint(path).config == CONFIG
+    return as_path(path) in found.parents and run_folder.last_checkpoint(path).origin == ORIGIN
 
 
 def is_no_run(path):
-    with pytest.raises(ValueError, match=f"^{as_path(path)}/weights.* metadata|does not tell what"):
+    with pytest.raises(ValueError, match=f"^{as_path(path)}/weights.* metadata|does not say which"):
         run_folder.open_run(path)
     return True
 
@@ -162,7 +165,7 @@ READERS = {
 def test_what_is_read_below_the_home_folder(name, reads, kind, home):
     (home / "values").write_bytes(bytes.fromhex("00000801 00000001 07"))
     Image.fromarray(np.eye(28, dtype=np.uint8)[::-1] * 255).save(home / "x.png")
-    save_weights(Linear(2, 3), home / "weights", CONFIG)
+    save_weights(Linear(2, 3), home / "weights", METADATA)
     save_checkpoint(new_checkpoint(), home / "checkpoint")
     (home / "run").mkdir()
     save_weights(Linear(2, 3), home / "run" / "weights.safetensors", {})

@@ -116,3 +116,14 @@ def test_losses_of_integers_are_refused():
     ):
         with pytest.raises(ValueError, match=f"{loss.__name__} expected .* of float32 .*got uint8"):
             loss(*arguments)
+
+
+@pytest.mark.parametrize("loss", [softmax_cross_entropy, lambda logits, _: softmax(logits)])
+def test_logits_of_integers_are_not_taken_for_images(loss):
+    with pytest.raises(ValueError, match=r"got uint8: convert it with \.astype\('float32'\)$"):
+        loss(np.ones((1, 2), np.uint8), np.zeros(1, int))
+
+
+def test_softmax_of_a_vector_is_refused_with_the_shape():
+    with pytest.raises(ValueError, match=r"expected logits \(N, K\) .*, got \(3,\)"):
+        softmax(np.ones(3, np.float32))

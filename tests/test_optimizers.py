@@ -136,6 +136,23 @@ def test_an_optimizer_belongs_to_the_network_of_its_first_step(first, then):
     optimizer.step(first, first)
 
 
+def test_steps_go_on_from_a_state_that_was_loaded():
+    rng = np.random.default_rng(0)
+    gradients = [{"a": rng.standard_normal((2, 1))} for _ in range(6)]
+    w, whole = {"a": np.ones((2, 1))}, SGD(0.1, momentum=0.9)
+    for step, gradient in enumerate(gradients):
+        if step == 3:
+            again, resumed = {"a": w["a"].copy()}, SGD(0.1, momentum=0.9)
+            assert list(whole.state) == ["velocity.a"] and resumed.state == {}
+            resumed.load_state(whole.state)
+            assert not np.shares_memory(resumed.velocity["a"], whole.velocity["a"])
+        whole.step(w, gradient)
+    for gradient in gradients[3:]:
+        resumed.step(again, gradient)
+    np.testing.assert_array_equal(again["a"], w["a"])
+    np.testing.assert_array_equal(resumed.velocity["a"], whole.velocity["a"])
+
+
 def test_an_optimizer_without_momentum_belongs_to_nobody():
     optimizer = SGD(0.1, weight_decay=0.1)
     for shape in (2, 1), (2, 3):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minicnn.arguments import Shape, sizes
 from minicnn.backend import Array
-from minicnn.checks import Shape, sizes
 from minicnn.gradcheck.protocol import arrays_in
 from minicnn.layers.base import Layer
 from minicnn.layers.sequential import Sequential
@@ -30,7 +30,8 @@ def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
     the first of them."""
     net = net if isinstance(net, Sequential) else Sequential(net)
     x = np.zeros(sizes("summarize", x_shape), np.float32)
-    rows, kept = [], {}  # by address; held here, so that no address is used twice
+    rows: list[LayerCost] = []
+    kept: dict[int, Array] = {}  # by address; held here, so that no address is used twice
     counts = {id(parameter): parameter.size for parameter in net.params.values()}
     for layer, in_shape, out_shape in net.trace(x_shape):
         x, saved = layer.forward(x)
@@ -45,7 +46,9 @@ def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
 
 def table(rows: list[LayerCost]) -> str:
     """The rows and their totals as text."""
-    lines = [("layer", "output shape", "parameters", "multiply-adds", "bytes kept")]
+    lines: list[tuple[str, ...]] = [
+        ("layer", "output shape", "parameters", "multiply-adds", "bytes kept")
+    ]
     numbers = [(row.parameters, row.multiply_adds, row.kept_bytes) for row in rows]
     for row, counts in zip(rows, numbers):
         shape = " x ".join(map(str, row.output_shape))

@@ -3,16 +3,11 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from minicnn.arguments import are_strings, float_dtype, generator, is_integer, require, shown
 from minicnn.backend import Array, array_module, choose_device, device_of, to_device
-from minicnn.checks import (
-    check_device,
-    float_dtype,
-    generator,
-    is_integer,
-    require,
-    shown,
-)
+from minicnn.checks import check_device
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,10 +30,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         images, labels, names = self.images, self.labels, self.classes
-        _check_images(images)
+        _check_bytes(images)
         array_module(labels)
-        is_names = isinstance(names, (tuple, list)) and all(isinstance(n, str) for n in names)
-        require(is_names, "classes must be a tuple of names, as ('cat', 'dog')", names)
+        require(are_strings(names), "classes must be a tuple of names, as ('cat', 'dog')", names)
         require(isinstance(self.name, str), "name must be a string", self.name)
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError(
@@ -81,7 +75,7 @@ class Dataset:
             self, images=to_device(self.images, device), labels=to_device(self.labels, device)
         )
 
-    def batch(self, index: Array | slice, dtype: type = np.float32) -> tuple[Array, Array]:
+    def batch(self, index: Array | slice, dtype: DTypeLike = np.float32) -> tuple[Array, Array]:
         """Images (n, C, H, W) of `dtype`, scaled to 0..1, and labels (n,), of the given indices.
 
         The memory of the images is batch-last, which the layers are fastest with:
@@ -100,9 +94,9 @@ class Dataset:
         return as_input(images, dtype), labels
 
 
-def as_input(images: Array, dtype: type = np.float32) -> Array:
+def as_input(images: Array, dtype: DTypeLike = np.float32) -> Array:
     """Images of bytes (N, C, H, W) as `dtype`, scaled to 0..1, with the batch last in memory."""
-    _check_images(images)
+    _check_bytes(images)
     xp, dtype = array_module(images), float_dtype(dtype)
     # moved as bytes, a quarter of the memory of float32
     pixels = xp.ascontiguousarray(images.transpose(1, 2, 3, 0))  # (C, H, W, N)
@@ -122,7 +116,7 @@ def batches(
     return [order[first : first + batch_size] for first in range(0, n, batch_size)]
 
 
-def _check_images(images: Array) -> None:
+def _check_bytes(images: Array) -> None:
     array_module(images)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(

@@ -6,13 +6,16 @@ The pixel at p of an image shows the pixel at q of a glyph, both measured from t
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
+from minicnn.arguments import integer
 from minicnn.backend import Array
-from minicnn.checks import integer
 from minicnn.datasets.dataset import Dataset
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
 
 FONTS = (
     "DejaVuSans.ttf",
@@ -38,15 +41,16 @@ def digits(train: int = 6000, test: int = 1000, seed: int = 0) -> tuple[Dataset,
     Each of the two comes from random numbers of its own, and one seed gives the same images on
     every run.
     """
-    counts = integer("train", train, 0), integer("test", test, 0)
-    rngs = np.random.default_rng(integer("seed", seed, 0)).spawn(2)
+    train, test = integer("train", train, 0), integer("test", test, 0)
+    train_rng, test_rng = np.random.default_rng(integer("seed", seed, 0)).spawn(2)
     glyphs = _glyphs()
-    return tuple(_draw(glyphs, n, rng) for n, rng in zip(counts, rngs))
+    return _draw(glyphs, train, train_rng), _draw(glyphs, test, test_rng)
 
 
-def _glyphs() -> list[list[Image.Image]]:
+def _glyphs() -> "list[list[Image.Image]]":
     """The ten digits of each font, white on black, in the middle of a square."""
     import matplotlib  # here: importing it takes as long as all of minicnn
+    from PIL import ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return [
@@ -55,14 +59,18 @@ def _glyphs() -> list[list[Image.Image]]:
     ]
 
 
-def _glyph(font: ImageFont.FreeTypeFont, digit: str) -> Image.Image:
+def _glyph(font: "ImageFont.FreeTypeFont", digit: str) -> "Image.Image":
+    from PIL import Image, ImageDraw
+
     glyph = Image.new("L", (GLYPH_SIZE, GLYPH_SIZE))
     foot = (GLYPH_SIZE / 2, GLYPH_SIZE / 2 + 10)  # digits of this size are 18 to 20 pixels high
     ImageDraw.Draw(glyph).text(foot, digit, fill=255, font=font, anchor="ms")
     return glyph
 
 
-def _draw(glyphs: list[list[Image.Image]], n: int, rng: np.random.Generator) -> Dataset:
+def _draw(glyphs: "list[list[Image.Image]]", n: int, rng: np.random.Generator) -> Dataset:
+    from PIL import Image
+
     fonts = rng.integers(len(glyphs), size=n)
     labels = rng.integers(10, size=n)
     maps = _maps(n, rng)

@@ -53,7 +53,7 @@ def _probe(mirrors: Sequence[str], name: str) -> dict[str, str]:
             downloader(mirror + name, None, None, check_only=True)
             del problems[mirror]
         except OSError as error:
-            cause = error
+            cause: BaseException = error
             while cause.__context__:
                 cause = cause.__context__
             problems[mirror] = str(cause)
@@ -81,6 +81,7 @@ def _fetch_all(mirror: str, md5: dict[str, str], folder: Path) -> str | None:
             return f"{mirror}{name}: {error}"
         except ValueError:
             return f"{mirror}{name}: what came is not this file (wrong MD5)"
+    return None
 
 
 def _fetch(mirror: str, name: str, md5: str, folder: Path) -> None:

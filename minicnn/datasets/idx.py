@@ -14,12 +14,12 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 
+from minicnn.arguments import integer, sizes
 from minicnn.backend import Array
-from minicnn.checks import integer, sizes
 from minicnn.files import as_path
 
 REMEDY = "delete it and download it again"
@@ -46,7 +46,7 @@ def read_idx(
     try:
         with open(path, "rb") as file:
             gzipped = file.peek(2)[:2] == b"\x1f\x8b"
-            with gzip.open(file) if gzipped else file as content:
+            with cast(IO[bytes], gzip.open(file) if gzipped else file) as content:
                 found = _read_shape(content, path)
                 _check_claim(found, path, shape, max_bytes)
                 return _read_values(content, path, found)
@@ -56,7 +56,7 @@ def read_idx(
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_shape(file: BinaryIO, path: Path | str) -> tuple[int, ...]:
+def _read_shape(file: IO, path: Path | str) -> tuple[int, ...]:
     start = file.read(4)
     if not start:
         raise DataError(f"{path} is empty, expected an IDX file: {REMEDY}")
@@ -103,7 +103,7 @@ def _check_claim(
         )
 
 
-def _read_values(file: BinaryIO, path: Path | str, shape: tuple[int, ...]) -> Array:
+def _read_values(file: IO, path: Path | str, shape: tuple[int, ...]) -> Array:
     size = math.prod(shape)  # (1)
     values = bytearray()
     while len(values) <= size:  # one byte more shows that the file does not end where it should

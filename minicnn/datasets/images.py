@@ -3,14 +3,17 @@
 import math
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from minicnn.arguments import Pair, flag, pair
 from minicnn.backend import Array
-from minicnn.checks import Pair, flag, pair
 from minicnn.datasets.idx import DataError
 from minicnn.files import as_path
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CONTRAST = 16  # grey levels of 256: with fewer there is next to nothing to see
 WHITES = (1, 255, 4095, 65535)  # the first is for floats only
@@ -35,6 +38,8 @@ def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | Non
     Warns of a picture that comes out uniform, or nearly so. Raises DataError for a file that is not
     a whole image, is a suspiciously large one, or has values that are not finite.
     """
+    from PIL import Image, ImageOps  # here, so that minicnn can be imported without it
+
     path, size = as_path(path), pair("size", size, 1)
     try:
         with Image.open(path) as image:
@@ -64,14 +69,18 @@ def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | Non
     return pixels[np.newaxis, np.newaxis]
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: "Image.Image") -> None:
     """Raises ValueError for a picture so large that Pillow warns; at twice that size it raises."""
+    from PIL import Image
+
     size, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
     if limit is not None and size > limit:
         raise ValueError(f"its size of {size} pixels exceeds limit of {limit}; make it smaller")
 
 
-def _grey(image: Image.Image) -> Image.Image:
+def _grey(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
     if image.mode.startswith(("I", "F")):  # which convert("L") would clip at 255
         return Image.fromarray(_as_bytes(np.asarray(image)).astype(np.uint8))
     if "A" not in image.getbands() and "transparency" not in image.info:

@@ -157,6 +157,7 @@ def cache_problem() -> str | None:
         _cache(FASHION_MNIST)
     except DataError as error:
         return str(error)
+    return None
 
 
 def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
@@ -222,11 +223,12 @@ def _cache(source: Source) -> Path:
 def _read_folder(source: Source, folder: Path) -> tuple[Dataset, Dataset]:
     if problem := _problem(folder):
         raise DatasetNotFound(f"{folder}: {problem}")
-    arrays = [_read_file(source, _path_of(folder, file), file) for file in SHAPES]
-    return tuple(
+    arrays = [_read_file(source, folder, file) for file in SHAPES]
+    train, test = (
         Dataset(images[:, np.newaxis], labels, source.classes, source.name)
         for images, labels in (arrays[:2], arrays[2:])
     )
+    return train, test
 
 
 def _problem(folder: Path) -> str | None:
@@ -251,7 +253,10 @@ def _path_of(folder: Path, file: str) -> Path | None:
     return None
 
 
-def _read_file(source: Source, path: Path, file: str) -> Array:
+def _read_file(source: Source, folder: Path, file: str) -> Array:
+    path = _path_of(folder, file)
+    if path is None:  # removed a moment ago
+        raise DatasetNotFound(f"{folder}: {file} not in it")
     array = read_idx(path, SHAPES[file])
     header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     sha256 = hashlib.sha256(header + array.tobytes()).hexdigest()
@@ -271,7 +276,7 @@ def _read_file(source: Source, path: Path, file: str) -> Array:
 
 def _explain(source: Source, failures: list[str]) -> str:
     remedies = [
-        "give the folder that holds its files: --data-folder, or the argument folder",
+        "give the folder that holds its files, as the argument folder",
         "set $MINICNN_DATA to that folder",
         f"download {', '.join(source.md5)} from {source.mirrors[0]} into it",
     ]

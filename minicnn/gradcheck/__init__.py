@@ -1,11 +1,8 @@
 """Is a gradient right? Central differences, a guess at the mistake, the rules of the protocol and a
 museum of mistakes. It looks at layers from outside; none of them knows of it."""
 
-from minicnn.gradcheck.differences import (
-    LossLayer,
-    check_gradients,
-    numerical_gradient,
-)
+from minicnn.gradcheck.check import LossLayer, check_gradients
+from minicnn.gradcheck.differences import numerical_gradient
 from minicnn.gradcheck.report import (
     Comparison,
     Finding,

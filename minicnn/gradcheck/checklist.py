@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.gradcheck.differences import LossLayer, check_gradients
+from minicnn.gradcheck.check import LossLayer, check_gradients
 from minicnn.gradcheck.museum import FAULTS, Fault
 from minicnn.gradcheck.report import Report
 from minicnn.layers import (
@@ -66,8 +66,8 @@ def museum_table(checked: list[tuple[Fault, Report]]) -> str:
     """The faults as text: where each sits, whether it was caught and the cause that was named."""
     rows = [("fault", "in", "caught", "named cause")]
     for fault, report in checked:
-        caught = "no" if report.ok else "yes"
-        rows.append((fault.name, fault.right.__name__, caught, report.cause or "-"))
+        answer = "no" if report.ok else "yes"
+        rows.append((fault.name, fault.right.__name__, answer, report.cause or "-"))
     title, *lines = align(rows, "<<<<")
     caught = sum(not report.ok for _, report in checked)
     named = sum(report.cause is not None for _, report in checked)

@@ -11,6 +11,7 @@ entry k are J[k, m] * dy[m], and the right gradient is their sum over m.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class Evidence:
         if saved is None:
             _, saved = self.layer.forward(self.x.copy())
         dx, grads = layer.backward((self.dy if dy is None else dy).copy(), saved)
-        return {"x": dx, **grads}[self.name]
+        gradients: dict[str, Any] = {"x": dx, **grads}
+        return gradients[self.name]
 
     def is_expected(self, gradient: Array) -> bool:
         return _close(gradient, self.expected)
@@ -119,9 +121,13 @@ def _constant_ratio(e: Evidence) -> str | None:
     ratio = np.vdot(e.expected, e.claimed) / np.vdot(e.expected, e.expected)
     if not _close(e.claimed, ratio * e.expected):
         return None
-    sign = ["opposite sign"] if ratio < 0 else []
-    factor = [] if math.isclose(abs(ratio), 1, rel_tol=1e-5) else [_factor(e, abs(ratio))]
-    return None if None in factor else ", ".join(sign + factor)
+    parts = ["opposite sign"] if ratio < 0 else []
+    if not math.isclose(abs(ratio), 1, rel_tol=1e-5):
+        factor = _factor(e, abs(ratio))
+        if factor is None:
+            return None
+        parts.append(factor)
+    return ", ".join(parts)
 
 
 def _factor(e: Evidence, ratio: float) -> str | None:
@@ -174,7 +180,7 @@ def _rotated(e: Evidence) -> str | None:
 def _transposed(e: Evidence) -> str | None:
     for axes in (0, 1), (-1, -2):
 
-        def transpose(array: Array) -> Array:
+        def transpose(array: Array, axes: tuple[int, int] = axes) -> Array:
             square = array.ndim > 1 and array.shape[axes[0]] == array.shape[axes[1]]
             return array.swapaxes(*axes) if square else array
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.gradcheck.differences import LossLayer, check_gradients
+from minicnn.gradcheck.check import LossLayer, check_gradients
 from minicnn.gradcheck.report import Report
 from minicnn.layers import (
     AvgPool2D,
@@ -354,7 +354,7 @@ class Fault:
     @property
     def story(self) -> str:
         """How the mistake happens, in a sentence or two."""
-        return " ".join(self.wrong.__doc__.split())
+        return " ".join((self.wrong.__doc__ or "").split())
 
     def check(self, seed: int = 0) -> Report:
         """What the checker says of it."""

@@ -3,18 +3,27 @@
 One x gives one y, of the shape that was foretold, whatever other images are in the batch and
 however x lies in memory. Nothing that is passed in is changed, and nothing of a batch stays in the
 layer. Without `need_dx` only dx is left out. Float32 in gives float32 out, with the values of
-float64 to within a hundredth, and without overflow where they are representable.
+float64 to within a hundredth, and without overflow where they are representable. `layer(x)` is y,
+or what inference is said to give. Two threads may use one layer.
+
+Each check is a function of a layer, an input and an upstream gradient of float64 that yields what
+is wrong; CHECKS has their names.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 
 from minicnn.backend import Array
-from minicnn.gradcheck.report import Finding
+from minicnn.gradcheck.report import Finding, frames
 from minicnn.layers import Layer
 from minicnn.layers.sequential import Sequential
+
+THREAD_SECONDS = 0.01  # for two threads to meet: Python switches between them every 5 ms
 
 
 def structure_findings(layer: Layer, result: Any) -> Iterator[Finding]:
@@ -31,18 +40,32 @@ def structure_findings(layer: Layer, result: Any) -> Iterator[Finding]:
         yield Finding(name, f"backward gave d{name} but there is no parameter {name}", None)
 
 
-def contract_findings(layer: Layer, x: Array, dy: Array) -> list[Finding]:
-    """What the layer breaks, for an input and an upstream gradient of float64. Only the first kind
-    of breach is reported, since it may cause others."""
-    with np.errstate(all="ignore"):
-        return (
-            list(_output_findings(layer, x))
-            or list(_change_findings(layer, x.copy(), dy.copy()))
-            or list(_memory_findings(layer, x, dy))
-            or list(_size_findings(layer, x, dy))
-            or list(_layout_findings(layer, x, dy))
-            or list(_float32_findings(layer, x, dy))
-        )
+def left_out(layer: Layer, x: Array) -> Iterator[str]:
+    """What the checks leave out for this layer and input, and why."""
+    if layer.whole_batch:
+        yield "images_apart, batch_size (whole_batch is True)"
+    elif len(x) < 2:
+        yield "images_apart (x has fewer than two images)"
+    if isinstance(layer, Sequential):
+        yield "values of float32 against those of float64 (rounding adds up in a network)"
+
+
+def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> Iterator[Finding]:
+    """Whether layer(x) is what is expected, by `source`: forward or inference."""
+    given = x.copy()
+    y = layer(given)
+    if np.shape(y) != expected.shape:
+        message = f"layer(x) has shape {np.shape(y)}, by {source} {expected.shape}"
+        yield Finding("y", message, "__call__ differs from forward")
+    elif not _same(y, expected, 1e-9):
+        most = np.argmax(np.nan_to_num(np.abs(y - expected), nan=np.inf))
+        at = tuple(int(i) for i in np.unravel_index(most, y.shape))
+        message = f"layer(x) is {y[at]:.6g} at {list(at)}, by {source} {expected[at]:.6g}"
+        yield Finding("y", message, "__call__ differs from forward")
+    elif not np.array_equal(given, x):
+        yield Finding("x", "layer(x) wrote into x", "argument changed")
+    elif (dtype := layer.astype(np.float32)(x.astype(np.float32)).dtype) != np.float32:
+        yield Finding("y", f"float32 in, but layer(x) is {dtype}", "dtype lost")
 
 
 def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
@@ -56,28 +79,36 @@ def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
             yield Finding(name, message, "not linear in the upstream gradient")
 
 
-def _output_findings(layer: Layer, x: Array) -> Iterator[Finding]:
-    y, again = (layer.forward(x.copy())[0] for _ in range(2))
+def _shape_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     shape = layer.output_shape(x.shape)
-    if shape != y.shape:
-        message = f"output_shape says {shape} but y has {y.shape}"
+    if shape != dy.shape:
+        message = f"output_shape says {shape} but y has {dy.shape}"
         yield Finding("y", message, "output_shape is wrong")
-    elif not _same(y, again):
+
+
+def _repeat_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    y, again = (layer.forward(x.copy())[0] for _ in range(2))
+    if not _same(y, again):
         message = "the same x gives another y the second time, so there is no slope to compare with"
         yield Finding("y", message, "random numbers in forward")
-    elif len(x) > 1 and not layer.whole_batch:
-        other = x.copy()
-        other[0] = -x[0] - np.copysign(1, x[0])
-        first, rest = layer.forward(x[:1].copy())[0], layer.forward(other)[0][1:]
-        if not (_same(first, y[:1], 1e-9) and _same(rest, y[1:], 1e-9)):
-            message = "y of one image depends on another image, but whole_batch is False"
-            yield Finding("y", message, "images of a batch mixed")
 
 
-def _change_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+def _image_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    if len(x) < 2 or layer.whole_batch:
+        return
+    y, other = layer.forward(x.copy())[0], x.copy()
+    other[0] = -x[0] - np.copysign(1, x[0])
+    first, rest = layer.forward(x[:1].copy())[0], layer.forward(other)[0][1:]
+    if not (_same(first, y[:1], 1e-9) and _same(rest, y[1:], 1e-9)):
+        message = "y of one image depends on another image, but whole_batch is False"
+        yield Finding("y", message, "images of a batch mixed")
+
+
+def _argument_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     def snapshot(**objects: Any) -> dict[str, list[Array]]:
         return {name: [array.copy() for array in arrays_in(o)] for name, o in objects.items()}
 
+    x, dy = x.copy(), dy.copy()
     before = snapshot(x=x, **layer.params)
     _, saved = layer.forward(x)
     before |= snapshot(saved=saved, dy=dy)
@@ -88,20 +119,26 @@ def _change_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
             yield Finding(name, f"{name} was written into", "argument changed")
 
 
-def _memory_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+def _state_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     _, saved = layer.forward(x.copy())
     first = {name: gradient.copy() for name, gradient in _gradients(layer, dy, saved).items()}
     second = _gradients(layer, dy, saved)
     layer.forward(-x - np.copysign(1, x))  # every entry is another, and of the opposite sign
     after_other_forward = _gradients(layer, dy, saved)
-    _, without_dx = layer.backward(dy.copy(), saved, need_dx=False)
     for name, expected in first.items():
         if not _same(second[name], expected):
             yield Finding(name, f"a second backward gives another d{name}", "gradients pile up")
         elif not _same(after_other_forward[name], expected):
             message = f"after a forward pass of another batch, backward gives another d{name}"
             yield Finding(name, message, "a batch kept in the layer")
-        elif name != "x" and not (name in without_dx and _same(without_dx[name], expected)):
+
+
+def _need_dx_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    _, saved = layer.forward(x.copy())
+    expected = _gradients(layer, dy, saved)
+    _, without_dx = layer.backward(dy.copy(), saved, need_dx=False)
+    for name in expected:
+        if name != "x" and not (name in without_dx and _same(without_dx[name], expected[name])):
             yield Finding(name, f"need_dx=False gives another d{name}", "need_dx misread")
 
 
@@ -114,14 +151,14 @@ def _size_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
         layer.backward(dy.copy(), saved)
     except Exception as error:
         message = f"after a forward pass of a larger batch, backward raises {error!r}"
-        yield Finding("x", message, "a batch kept in the layer")
+        yield Finding("x", message, "a batch kept in the layer", traceback=frames(error))
 
 
 def _layout_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     expected = _results(layer, x, dy)
     for name, array in _results(layer, _batch_last(x), _batch_last(dy)).items():
         if not _same(array, expected[name], 1e-9):
-            message = f"{_title(name)} is another if x and dy lie in memory with the batch last"
+            message = f"{_title(name)} differs if x and dy lie in memory with the batch last"
             yield Finding(name, message, "depends on the order in memory")
 
 
@@ -143,6 +180,56 @@ def _float32_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
             elif scale == 1 and _differs(array, wanted) and not isinstance(layer, Sequential):
                 message = f"{title} of float32 has other values than of float64"
                 yield Finding(name, message, "float32 computed otherwise")
+
+
+def _cast_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    if layer.params:
+        for name, array in _results(layer, x.astype(np.float32), dy.astype(np.float32)).items():
+            if array.dtype != np.float32:
+                message = f"float32 in and parameters of float64, but {_title(name)} is float64"
+                yield Finding(name, message, "parameter not cast to the dtype of x")
+
+
+def _thread_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    inputs = x, x / 2
+    expected = [_results(layer, each, dy) for each in inputs]
+    start = Barrier(2)
+
+    def differing(which: int) -> set[str]:
+        names: set[str] = set()
+        start.wait()
+        end = time.perf_counter() + THREAD_SECONDS
+        with np.errstate(all="ignore"):  # each thread has its own
+            while not names:
+                for name, array in _results(layer, inputs[which], dy).items():
+                    if not _same(array, expected[which][name], 1e-9):
+                        names.add(name)
+                if time.perf_counter() > end:
+                    break
+        return names
+
+    with ThreadPoolExecutor(2) as threads:
+        names = set().union(*threads.map(differing, (0, 1)))
+    for name in expected[0]:
+        if name in names:
+            message = f"{_title(name)} differs when two threads use the layer at once"
+            yield Finding(name, message, "not safe for two threads")
+
+
+CHECKS: dict[str, Callable[[Layer, Array, Array], Iterator[Finding]]] = {
+    "output_shape": _shape_findings,
+    "repeatable": _repeat_findings,
+    "images_apart": _image_findings,
+    "arguments_unchanged": _argument_findings,
+    "nothing_kept": _state_findings,
+    "need_dx": _need_dx_findings,
+    "batch_size": _size_findings,
+    "memory_order": _layout_findings,
+    "dtype": _float32_findings,
+    "parameters_cast": _cast_findings,
+    "two_threads": _thread_findings,
+}
+"""The checks by name, in an order in which the first that fails is the cause of others."""
 
 
 def _gradients(layer: Layer, dy: Array, saved: Any) -> dict[str, Array]:

@@ -1,22 +1,39 @@
-"""What a check of gradients found: the comparisons, and what is wrong."""
+"""What a check of gradients found: the comparisons, what is wrong, and what was not checked."""
 
+import traceback
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from minicnn.checks import Shape
+from minicnn.arguments import Shape
 from minicnn.text import align
+
+CHECKER = {Path(__file__).with_name(f"{name}.py") for name in ("check", "differences", "protocol")}
+FRAMES = 3  # of a traceback, the last ones
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong. `gradient` names the array it is about: "x" or a parameter for its
-    gradient, and "y", "dy" or "saved". `cause` is a guess at the mistake, or None."""
+    """Something that is wrong.
 
-    gradient: str
+    name: of the array it is about: "x" or a parameter's for its gradient, or "y", "dy", "saved"
+    cause: a guess at the mistake, or None
+    check: the name of the check that found it, as in `Report.checked`
+    traceback: where it was raised, if the layer raised an exception
+    """
+
+    name: str
     message: str
     cause: str | None = None
+    check: str = ""
+    traceback: str = ""
 
     def __str__(self) -> str:
         return f"{self.message}. Likely cause: {self.cause or 'none that is known'}"
+
+    @property
+    def gradient(self) -> str:
+        """`name`, as it was called in version 0.1."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Comparison:
         the length of the gradient
     index: of the entry that is off most; None if one direction or nothing was compared
     kinks: how many entries lie at a kink or tie, where any slope between left and right will do
+    unchecked: what of the gradient was not compared, and why
     """
 
     gradient: str
@@ -35,10 +53,13 @@ class Comparison:
     index: tuple[int, ...] | None
     kinks: int
     ok: bool
+    unchecked: tuple[str, ...] = ()
 
     def excused(self) -> "Comparison":
         """The same for a difference that is known to come from a kink."""
-        return replace(self, error=0.0, index=None, kinks=max(1, self.kinks), ok=True)
+        reason = "at all, since its layers are at kinks, and right one by one"
+        kinks = max(1, self.kinks)
+        return replace(self, error=0.0, index=None, kinks=kinks, ok=True, unchecked=(reason,))
 
     def cells(self) -> tuple[str, ...]:
         where = "a direction" if self.index is None else str(list(self.index))
@@ -50,12 +71,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_gradients` found. Printed, it is a table, and below it what is wrong."""
+    """What `check_gradients` found. Printed, it is a table, and below it what is wrong and what was
+    not checked.
+
+    checked: the names of the checks that ran, in order
+    unchecked: what was not checked, and why, a line for each
+    """
 
     layer: str
     seed: int
     comparisons: tuple[Comparison, ...]
     findings: tuple[Finding, ...]
+    checked: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -80,12 +108,23 @@ class Report:
 
 
 def table(reports: list[Report]) -> str:
-    """The reports as text: under each layer a row for each gradient, and then what is wrong."""
+    """The reports as text: under each layer a row for each gradient, then what is wrong, and what
+    was not checked."""
     cells = [comparison.cells() for report in reports for comparison in report.comparisons]
     title, *rows = align([("gradient", "shape", "error", "worst at", ""), *cells], "<<><<")
     lines, remaining = [f"    {title}"], iter(rows)
     for report in reports:
         lines.append(report.layer)
         lines += [f"    {next(remaining)}" for _ in report.comparisons]
-        lines += [f"    {finding} (seed {report.seed})" for finding in report.findings]
+        for finding in report.findings:
+            lines.append(f"    {finding} (seed {report.seed})")
+            lines += [f"      {line}" for line in finding.traceback.splitlines()]
+        lines += [f"    not checked: {what}" for what in report.unchecked]
     return "\n".join(lines)
+
+
+def frames(error: Exception) -> str:
+    """The end of the error's traceback, without the checker's own frames."""
+    stack = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in stack if Path(frame.filename) not in CHECKER]
+    return "".join(traceback.format_list(outside[-FRAMES:]))

@@ -17,72 +17,66 @@ linear units improve restricted Boltzmann machines", ICML 2010.
 """
 
 from minicnn.backend import Array, array_module, masked
-from minicnn.checks import check_device, check_float, check_gradient
-from minicnn.layers.base import Gradients, Layer
+from minicnn.checks import check_float, check_gradient
+from minicnn.layers.base import Layer, Result
 
 
 class Activation(Layer):
-    """Any shape in, the same shape out, no parameters."""
+    """Any shape in, the same shape out, no parameters: a function of each entry and, in terms of
+    its result y, the gradient that it lets through."""
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    def _function(self, x: Array) -> Array:
+        """y, for x."""
+        raise NotImplementedError
+
+    def _gradient(self, dy: Array, y: Array) -> Array:
+        """dx, for dy and y."""
+        raise NotImplementedError
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        check_float(self, x)
+        y = self._function(x)
+        return y, y
+
+    def backward(self, dy: Array, saved: Array, need_dx: bool = True) -> Result:
+        y = saved
+        check_gradient(self, dy, y.shape, y)
+        return (self._gradient(dy, y) if need_dx else None), {}
 
 
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), between 0 and 1."""
 
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        check_float(self, x)
+    def _function(self, x: Array) -> Array:
         xp, half = array_module(x), x.dtype.type(0.5)
         y = xp.asarray(x * half)  # a number, if x has no axes
         xp.tanh(y, out=y)
         y *= half
         y += half  # (1)
-        return y, y
+        return y
 
-    def backward(
-        self, dy: Array, saved: Array, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        y = saved
-        check_gradient(self, dy, y.shape)
-        check_device(self, "dy", dy, y)
-        if not need_dx:
-            return None, {}
+    def _gradient(self, dy: Array, y: Array) -> Array:
         dx = 1 - y
         dx *= y
         dx *= dy  # (2)
-        return dx, {}
+        return dx
 
 
 class Tanh(Activation):
     """y = tanh(x), between -1 and 1."""
 
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        check_float(self, x)
-        y = array_module(x).tanh(x)  # (3)
-        return y, y
+    def _function(self, x: Array) -> Array:
+        return array_module(x).tanh(x)  # (3)
 
-    def backward(
-        self, dy: Array, saved: Array, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        y = saved
-        check_gradient(self, dy, y.shape)
-        check_device(self, "dy", dy, y)
-        return (dy * (1 - y * y) if need_dx else None), {}  # (4)
+    def _gradient(self, dy: Array, y: Array) -> Array:
+        return dy * (1 - y * y)  # (4)
 
 
 class ReLU(Activation):
     """y = max(x, 0)."""
 
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        check_float(self, x)
-        y = array_module(x).maximum(x, 0)  # (5)
-        return y, y
+    def _function(self, x: Array) -> Array:
+        return array_module(x).maximum(x, 0)  # (5)
 
-    def backward(
-        self, dy: Array, saved: Array, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        y = saved
-        check_gradient(self, dy, y.shape)
-        check_device(self, "dy", dy, y)
-        return (masked(dy, y > 0) if need_dx else None), {}  # (6)
+    def _gradient(self, dy: Array, y: Array) -> Array:
+        return masked(dy, y > 0)  # (6)

@@ -6,39 +6,93 @@ For a scalar loss L and dy = dL/dy, `backward` returns dx = dL/dx, by the chain 
 
 and, in the same way, dL/dparam for each parameter.
 
-A layer owns its hyper-parameters and `params`, and nothing of a batch: what backward needs of the
-forward pass is returned by `forward` and handed back to `backward`. So two threads may use one
-layer at once, and a second forward before the backward of the first does no harm.
+A layer of your own, y = factor * x, whole:
+
+    import numpy as np
+    from minicnn.checks import check_gradient, check_input
+    from minicnn.layers import Layer
+
+    class Scale(Layer):  # x (N, D) -> y (N, D), params: factor (D,)
+        def __init__(self, features):
+            super().__init__()                            # params = {}
+            self.features = features                      # so repr is Scale(features=4)
+            self.params["factor"] = np.ones(features, np.float32)
+
+        def output_shape(self, x_shape):                  # without it, the shape of x
+            if len(x_shape) != 2 or x_shape[1] != self.features:
+                raise ValueError(f"{self} expected x (N, {self.features}), got {x_shape}")
+            return x_shape
+
+        def forward(self, x):
+            check_input(self, x)                          # floats, device, shape
+            factor = self.params["factor"].astype(x.dtype, copy=False)
+            return factor * x, x                          # y, saved
+
+        def backward(self, dy, saved, need_dx=True):
+            x = saved
+            check_gradient(self, dy, x.shape, x)
+            factor = self.params["factor"].astype(x.dtype, copy=False)
+            grads = {"factor": (dy * x).sum(axis=0)}      # one for each of params
+            return (factor * dy if need_dx else None), grads
+
+`check_gradients(Scale(4), x)` tells whether it is right. What it has to keep to, and why:
+
+- **Nothing of a batch in the layer**: what backward needs of a pass is in `saved`. So two threads
+  may use one layer, a second forward before the backward of the first does no harm, and worker
+  processes, whose copies of a layer are thrown away, lose nothing.
+- **Nothing passed in is changed**: not x, dy, `saved` or the parameters. `saved` may be y itself,
+  so y is left alone until backward is done.
+- **float32 in, float32 out**, and float64 likewise, both ways. Python's numbers keep the dtype of
+  an array; NumPy's scalars, such as np.sqrt(2), make float64 of float32: write
+  `x.dtype.type(value)`. Parameters are float32 until `astype`, and x may differ from them: cast
+  them to x's dtype.
+- **NumPy or CuPy**: methods and operators of arrays work on both; functions come from
+  `xp = array_module(x)`, of minicnn.backend. Parameters are drawn on the host; `to` moves them.
+- **Shapes are (N, D) or (N, C, H, W), memory is batch-last**: the arrays are transposed views in
+  which the values of one pixel in all images lie side by side. NumPy's elementwise functions keep
+  that order, and it is needed for speed only. A layer is right in any order unless it takes a copy
+  for a view, so never write into the `reshape` or `ravel` of an array.
+- **`need_dx=False`** saves the first layer of a network the work for dx; grads are the same.
+- **`layer(x)`** is inference, by default y of `forward` alone: override `__call__` where y can be
+  had for less. The checker compares the two.
+- **`whole_batch = True`** if y of one image depends on the others: then a batch is not cut into
+  chunks for the cache and the workers, and evaluation takes a data set as one batch.
+
+Not possible yet: state that is learned without a gradient, such as the running statistics of batch
+normalisation, and random numbers, as in dropout. What `forward` writes into a worker's copy of the
+layer is lost, what is in `params` is changed by the optimizer, and a generator in the layer makes
+the result depend on the number of workers and on where a run was resumed. A later version is to
+bring both.
 """
 
-import copy
-from collections.abc import Callable, Mapping
+import inspect
 from typing import Any
 
-import numpy as np
-
-from minicnn.backend import Array, array_module, choose_device, device_of, to_device
-from minicnn.checks import Shape, check_float, float_dtype, require, sizes
+from minicnn.arguments import Shape, shown, sizes
+from minicnn.backend import Array
+from minicnn.layers.parameters import Parameters
 
 Gradients = dict[str, Array]
+Result = tuple[Array | None, Gradients]
 
 
-class Layer:
+class Layer(Parameters):
     """A differentiable function with parameters.
 
-    `params` maps names to arrays; assigning to an entry replaces that parameter. Arrays are float;
-    results have the dtype of the input, in both directions, and nothing that is passed in is
-    written to. What `forward` returns may share memory with `saved`, so leave it unchanged until
-    `backward` is done. A layer that behaves differently in training and inference (dropout, say)
-    does the training in `forward` and the inference in `__call__`.
+    `params` maps names to arrays of floats; assigning to an entry replaces that parameter.
     """
 
-    params: dict[str, Array]
     whole_batch = False
-    """Whether y depends on which images are in a batch together; then it is not cut into chunks."""
+    """Whether y of one image depends on the others; then a batch is not cut into chunks."""
 
     def __init__(self) -> None:
         self.params = {}
+
+    def __repr__(self) -> str:
+        """The class, with the arguments of its constructor that the layer keeps by their names."""
+        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
+        kept = [f"{name}={shown(getattr(self, name))}" for name in names]
+        return f"{type(self).__name__}({', '.join(kept)})"
 
     def __call__(self, x: Array) -> Array:
         """Inference: y alone, nothing kept."""
@@ -48,9 +102,7 @@ class Layer:
         """(y, saved): `saved` is all that `backward` needs of this pass, and no more."""
         raise NotImplementedError
 
-    def backward(
-        self, dy: Array, saved: Any, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
+    def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Result:
         """(dx, grads): dL/dx, or None if not `need_dx`; dL/dparam under the keys of `params`."""
         raise NotImplementedError
 
@@ -63,53 +115,3 @@ class Layer:
         """How many multiply-adds the products of one forward pass over x of `x_shape` take."""
         self.output_shape(x_shape)
         return 0
-
-    def astype(self, dtype: Any) -> "Layer":
-        """The same layer with parameters of `dtype`, float32 or float64; the arrays are copies."""
-        dtype = float_dtype(dtype)
-        return self.map_params(lambda parameter: parameter.astype(dtype))
-
-    def to(self, device: str) -> "Layer":
-        """The same layer with parameters on `device`, `"cpu"` or `"gpu"`."""
-        device = choose_device(device)
-        return self.map_params(lambda parameter: to_device(parameter, device))
-
-    @property
-    def device(self) -> str:
-        """Where the parameters are, `"cpu"` or `"gpu"`; the CPU if there are none."""
-        return next(map(device_of, self.params.values()), "cpu")
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The parameters' type; float32 if there are none."""
-        return next((parameter.dtype for parameter in self.params.values()), np.dtype(np.float32))
-
-    def load_params(self, params: Mapping[str, Array]) -> None:
-        """Copies values in. Raises ValueError, and changes nothing, unless names, shapes and
-        dtypes are exactly those of `params`."""
-        own = self.params
-        require(isinstance(params, Mapping), "params must map names to arrays", params)
-        if own.keys() != params.keys():
-            missing, unknown = sorted(own.keys() - params), sorted(map(str, params.keys() - own))
-            raise ValueError(
-                f"expected the parameters {', '.join(own)}: missing {missing}, unknown {unknown}"
-            )
-        for name, parameter in own.items():
-            value = params[name]
-            array_module(value)
-            if value.shape != parameter.shape or value.dtype != parameter.dtype:
-                raise ValueError(
-                    f"parameter {name} has shape {parameter.shape} and dtype {parameter.dtype} "
-                    f"but got {value.shape} and {value.dtype}"
-                )
-        for name, parameter in own.items():
-            parameter[...] = to_device(params[name], device_of(parameter))
-
-    def map_params(self, change: Callable[[Array], Array]) -> "Layer":
-        """A copy of the layer with `change(p)` in place of each parameter p. A layer or parameter
-        that is used twice is used twice in the copy too."""
-        require(callable(change), "change must be a function of an array", change)
-        changed = {id(p): change(p) for p in self.params.values()}
-        for parameter in changed.values():
-            check_float("map_params", parameter, "what change returns")
-        return copy.deepcopy(self, changed)  # its memo: what these stand for is copied already

@@ -22,7 +22,7 @@ each group is a convolution of its own: the products are stacks of `groups` matr
 
 The columns are formed a few output rows at a time, so that they stay in the cache, and again in
 backward, which costs about what reading them back would; so all that has to be kept is x. Where
-there are few output channels, two rows of outputs count as twice the channels, as in rows.py.
+there are few output channels, two rows of outputs count as twice the channels, as in products.py.
 
 Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998;
 K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for document
@@ -30,23 +30,15 @@ processing", 2006, for im2col.
 """
 
 import numpy as np
+from numpy.random import Generator
 
-from minicnn.backend import Array, aligned_empty, array_module, scratch_bytes, small_product
-from minicnn.checks import (
-    Pair,
-    Shape,
-    check_device,
-    check_float,
-    check_gradient,
-    check_images,
-    flag,
-    integer,
-    pair,
-)
+from minicnn.arguments import Shape, Size, flag, integer
+from minicnn.backend import Array, array_module
+from minicnn.checks import check_gradient, check_images, check_input
 from minicnn.initializers import glorot_uniform
-from minicnn.layers.base import Gradients, Layer
-from minicnn.layers.rows import Rows
-from minicnn.windows import Window, batch_first, im2col
+from minicnn.layers.base import Layer, Result
+from minicnn.layers.products import blocks, choose_rows, product
+from minicnn.windows import Window, batch_first
 
 
 class Conv2D(Layer):
@@ -59,22 +51,23 @@ class Conv2D(Layer):
     (out_channels,), zeros, absent with `bias=False`. Without `rng` the weights differ from run to
     run.
 
-    On a GPU, infinity or nan in x or dy can make the neighbouring row nan too: see rows.py.
+    On a GPU, infinity or nan in x or dy can make the neighbouring row nan too: see products.py.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Pair,
-        stride: int | Pair = 1,
-        padding: int | Pair = 0,
-        dilation: int | Pair = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         *,
-        rng: np.random.Generator | None = None,
+        rng: Generator | None = None,
     ) -> None:
+        super().__init__()
         self.in_channels = integer("in_channels", in_channels, 1)
         self.out_channels = integer("out_channels", out_channels, 1)
         self.groups = integer("groups", groups, 1)
@@ -83,14 +76,9 @@ class Conv2D(Layer):
                 f"groups must divide both channel counts, but {in_channels} % {groups} = "
                 f"{in_channels % groups} and {out_channels} % {groups} = {out_channels % groups}"
             )
-        self.window = Window(
-            pair("kernel_size", kernel_size, 1),
-            pair("stride", stride, 1),
-            pair("padding", padding, 0),
-            pair("dilation", dilation, 1),
-        )
+        self.window = Window.of(kernel_size, stride, padding, dilation)
         shape = (out_channels, in_channels // groups, *self.window.kernel)
-        self.params = {"weight": glorot_uniform(shape, rng)}
+        self.params["weight"] = glorot_uniform(shape, rng)
         if flag("bias", bias):
             self.params["bias"] = np.zeros(out_channels, np.float32)
 
@@ -109,86 +97,40 @@ class Conv2D(Layer):
         return n * oh * ow * self.params["weight"].size
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        check_float(self, x)
-        check_device(self, "x", x, self.params["weight"])
-        n, o, oh, ow = self.output_shape(x.shape)
+        n, o, oh, ow = check_input(self, x)
         padded = self.window.pad(x)
-        rows = Rows.together(self.window, o // self.groups, oh).or_single(padded)
-        weight = self._matrix(rows, x.dtype)
+        rows = choose_rows(self.window, o // self.groups, oh, padded)
+        weight = rows.spread(self.params["weight"].astype(x.dtype, copy=False), self.groups)
         bias = self.params["bias"][:, None, None, None, None] if "bias" in self.params else 0
-        windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
         xp = array_module(x)
-        y = xp.empty((o, oh // rows.count, rows.count, ow, n), x.dtype)
-        blocks = _blocks(windows, weight)
-        memory = aligned_empty(windows[:, :, :, blocks[0]].size, x)
-        for block in blocks:
-            columns = im2col(windows[:, :, :, block], memory)
-            columns = columns.reshape(self.groups, weight.shape[2], -1)
-            y_block = y[:, block].swapaxes(1, 2)
-            xp.add(_product(weight, columns).reshape(y_block.shape), bias, out=y_block)  # (1)
-        return batch_first(y.reshape(o, oh, ow, n)), x
-
-    def backward(
-        self, dy: Array, saved: Array, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        x = saved
-        check_gradient(self, dy, self.output_shape(x.shape))
-        check_device(self, "dy", dy, x)
-        n, o, oh, ow = dy.shape
-        padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
-        rows = Rows.together(self.window, o // self.groups, oh)
-        if need_dx:  # dweight leaves out what meets the zeros
-            rows = rows.or_single(dy)
-        weight = self._matrix(rows, x.dtype)
+        y = xp.empty((o, oh, ow, n), x.dtype)
+        y_rows = rows.split(y)  # (O, R, OH/R, OW, N)
         windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
-        dy_rows = dy.reshape(o, oh // rows.count, rows.count, ow, n).swapaxes(1, 2)
+        for block, columns in blocks(weight, windows):
+            columns = columns.reshape(self.groups, weight.shape[2], -1)
+            y_block = y_rows[:, :, block]
+            xp.add(product(weight, columns).reshape(y_block.shape), bias, out=y_block)  # (1)
+        return batch_first(y), x
+
+    def backward(self, dy: Array, saved: Array, need_dx: bool = True) -> Result:
+        x = saved
+        check_gradient(self, dy, self.output_shape(x.shape), x)
+        padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
+        o, oh, _, _ = dy.shape
+        rows = choose_rows(self.window, o // self.groups, oh, dy if need_dx else None)
+        weight = rows.spread(self.params["weight"].astype(x.dtype, copy=False), self.groups)
         xp = array_module(x)
         dpadded = xp.zeros_like(padded) if need_dx else None
         dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
-        blocks = _blocks(windows, weight)
-        memory = aligned_empty(windows[:, :, :, blocks[0]].size, x)
-        dy_memory = aligned_empty(dy_rows[:, :, blocks[0]].size, x)
-        for block in blocks:
-            columns = im2col(windows[:, :, :, block], memory)
+        windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
+        for block, columns, dy_block in blocks(weight, windows, rows.split(dy)):
             matrix = columns.reshape(*dweight.shape[:2], -1)
-            dy_block = im2col(dy_rows[:, :, block], dy_memory).reshape(*weight.shape[:2], -1)
+            dy_block = dy_block.reshape(*weight.shape[:2], -1)
             dweight += matrix @ dy_block.transpose(0, 2, 1)  # (2)
-            if need_dx:  # the columns have been used, and dcolumns take their place
-                _product(weight.transpose(0, 2, 1), dy_block, out=matrix)  # (3)
+            if dpadded is not None:  # the columns have been used, and dcolumns take their place
+                product(weight.transpose(0, 2, 1), dy_block, out=matrix)  # (3)
                 rows.window.col2im(columns, rows.window.slab(dpadded, block))  # (4)
-        dspread = dweight.transpose(0, 2, 1).reshape(o, rows.count, -1, *rows.window.kernel)
-        grads = {"weight": rows.gather(dspread)}
+        grads = {"weight": rows.weight_gradient(dweight.transpose(0, 2, 1))}
         if "bias" in self.params:
             grads["bias"] = dy.sum(axis=(1, 2, 3))  # (5)
-        return (self.window.unpad(dpadded) if need_dx else None), grads  # (4)
-
-    def _matrix(self, rows: Rows, dtype: np.dtype) -> Array:
-        """The weight as one matrix a group, (groups, O/groups*R, C/groups*KH*KW)."""
-        spread = rows.spread(self.params["weight"].astype(dtype, copy=False))
-        return spread.reshape(self.groups, self.out_channels // self.groups * rows.count, -1)
-
-
-def _product(weight: Array, columns: Array, out: Array | None = None) -> Array:
-    """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products with a
-    piece of the columns each, unless these would be narrow or of different widths."""
-    (groups, m, k), length = weight.shape, columns.shape[2]
-    pieces = 1
-    while m * k * length > pieces * small_product(weight):
-        pieces *= 2
-    xp = array_module(weight)
-    if pieces == 1 or length % pieces or length // pieces < 128:
-        return xp.matmul(weight, columns, out=out)
-    y = xp.empty((groups, m, length), weight.dtype) if out is None else out
-    columns = columns.reshape(groups, k, pieces, -1).swapaxes(1, 2)
-    xp.matmul(weight[:, None], columns, out=y.reshape(groups, m, pieces, -1).swapaxes(1, 2))
-    return y
-
-
-def _blocks(windows: Array, weight: Array) -> list[slice]:
-    """Cuts the output rows of windows (C, KH, KW, OH, OW, N) into blocks whose columns stay in the
-    cache, but are large beside the weight, whose gradient each block adds to."""
-    oh = windows.shape[3]
-    row_bytes = max(1, windows.nbytes // oh)
-    block_bytes = max(scratch_bytes(windows), 4 * weight.nbytes)
-    size = max(1, min(oh, block_bytes // row_bytes))
-    return [slice(first, min(first + size, oh)) for first in range(0, oh, size)]
+        return (None if dpadded is None else self.window.unpad(dpadded)), grads  # (4)

@@ -16,11 +16,13 @@ errors", Nature 323, 1986.
 """
 
 import numpy as np
+from numpy.random import Generator
 
+from minicnn.arguments import Shape, flag, integer, sizes
 from minicnn.backend import Array
-from minicnn.checks import Shape, check_device, check_float, check_gradient, flag, integer, sizes
+from minicnn.checks import check_gradient, check_input
 from minicnn.initializers import glorot_uniform
-from minicnn.layers.base import Gradients, Layer
+from minicnn.layers.base import Layer, Result
 
 
 class Linear(Layer):
@@ -36,11 +38,12 @@ class Linear(Layer):
         out_features: int,
         bias: bool = True,
         *,
-        rng: np.random.Generator | None = None,
+        rng: Generator | None = None,
     ) -> None:
+        super().__init__()
         self.in_features = integer("in_features", in_features, 1)
         self.out_features = integer("out_features", out_features, 1)
-        self.params = {"weight": glorot_uniform((self.out_features, self.in_features), rng)}
+        self.params["weight"] = glorot_uniform((self.out_features, self.in_features), rng)
         if flag("bias", bias):
             self.params["bias"] = np.zeros(self.out_features, np.float32)
 
@@ -56,25 +59,19 @@ class Linear(Layer):
         return x_shape[0], self.out_features
 
     def multiply_adds(self, x_shape: Shape) -> int:
-        n, _ = self.output_shape(x_shape)
-        return n * self.in_features * self.out_features
+        return self.output_shape(x_shape)[0] * self.params["weight"].size
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        check_float(self, x)
-        check_device(self, "x", x, self.params["weight"])
-        self.output_shape(x.shape)
+        check_input(self, x)
         params = {name: p.astype(x.dtype, copy=False) for name, p in self.params.items()}
         y = params["weight"] @ x.T  # (1)
         if "bias" in params:
             y += params["bias"][:, None]  # (1)
         return y.T, x
 
-    def backward(
-        self, dy: Array, saved: Array, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
+    def backward(self, dy: Array, saved: Array, need_dx: bool = True) -> Result:
         x = saved
-        check_gradient(self, dy, self.output_shape(x.shape))
-        check_device(self, "dy", dy, x)
+        check_gradient(self, dy, self.output_shape(x.shape), x)
         grads = {"weight": dy.T @ x}  # (3)
         if "bias" in self.params:
             grads["bias"] = dy.sum(axis=0)  # (4)

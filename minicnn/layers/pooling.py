@@ -18,35 +18,26 @@ average; M. Ranzato et al., "Unsupervised learning of invariant feature hierarch
 applications to object recognition", CVPR 2007, for the maximum.
 """
 
+import math
+
+from minicnn.arguments import Shape, Size, flag
 from minicnn.backend import Array, array_module, masked
-from minicnn.checks import (
-    Pair,
-    Shape,
-    check_device,
-    check_float,
-    check_gradient,
-    check_images,
-    flag,
-    pair,
-)
-from minicnn.layers.base import Gradients, Layer
+from minicnn.checks import check_gradient, check_images, check_input
+from minicnn.layers.base import Layer, Result
 from minicnn.windows import Window, batch_first, batch_last
 
 
 class Pool2D(Layer):
     """What both poolings share: the geometry of the window."""
 
-    def __init__(
-        self, kernel_size: int | Pair, stride: int | Pair | None = None, padding: int | Pair = 0
-    ) -> None:
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
         super().__init__()
-        kernel = pair("kernel_size", kernel_size, 1)
-        stride = kernel if stride is None else pair("stride", stride, 1)
-        self.window = Window(kernel, stride, pair("padding", padding, 0))
-        if any(2 * p > k for p, k in zip(self.window.padding, kernel)):
+        self.window = Window.of(kernel_size, kernel_size if stride is None else stride, padding)
+        kernel, padding = self.window.kernel, self.window.padding
+        if any(2 * p > k for p, k in zip(padding, kernel)):
             raise ValueError(
                 f"padding must be at most half of kernel_size, as in PyTorch, got padding "
-                f"{self.window.padding} for kernel_size {kernel}"
+                f"{padding} for kernel_size {kernel}"
             )
 
     def __repr__(self) -> str:
@@ -65,22 +56,18 @@ class MaxPool2D(Pool2D):
     """
 
     def forward(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
-        check_float(self, x)
-        n, *sizes = self.output_shape(x.shape)
+        n, *sizes = check_input(self, x)
         xp = array_module(x)
         y = xp.full((*sizes, n), -xp.inf, x.dtype)
         for tap in self.window.taps(self.window.pad(x, -xp.inf)):
             xp.maximum(y, tap, out=y)  # (1)
         return batch_first(y), (x, y)
 
-    def backward(
-        self, dy: Array, saved: tuple[Array, Array], need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
+    def backward(self, dy: Array, saved: tuple[Array, Array], need_dx: bool = True) -> Result:
         if not need_dx:
             return None, {}
         x, y = saved
-        check_gradient(self, dy, batch_first(y).shape)
-        check_device(self, "dy", dy, y)
+        check_gradient(self, dy, batch_first(y).shape, y)
         xp = array_module(x)
         padded = self.window.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
         dy = batch_last(dy)
@@ -103,9 +90,9 @@ class AvgPool2D(Pool2D):
 
     def __init__(
         self,
-        kernel_size: int | Pair,
-        stride: int | Pair | None = None,
-        padding: int | Pair = 0,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding)
@@ -116,20 +103,16 @@ class AvgPool2D(Pool2D):
         return f"{super().__repr__()[:-1]}{exclude})"
 
     def forward(self, x: Array) -> tuple[Array, Shape]:
-        check_float(self, x)
-        self.output_shape(x.shape)
+        check_input(self, x)
         y = self._sum(x)  # (3)
         y *= self._share(x.shape, y)  # (3)
         return batch_first(y), x.shape
 
-    def backward(
-        self, dy: Array, saved: Shape, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
+    def backward(self, dy: Array, saved: Shape, need_dx: bool = True) -> Result:
         if not need_dx:
             return None, {}
         check_gradient(self, dy, self.output_shape(saved))
-        dtaps = batch_last(dy)
-        dtaps = dtaps * self._share(saved, dtaps)  # (4)
+        dtaps = batch_last(dy) * self._share(saved, dy)  # (4)
         dpadded = array_module(dy).zeros(self.window.padded_shape(saved), dy.dtype)
         for dtap in self.window.taps(dpadded):
             if self.window.overlaps:
@@ -149,6 +132,5 @@ class AvgPool2D(Pool2D):
     def _share(self, x_shape: Shape, y: Array) -> float | Array:
         """1/count, one number or (1, OH, OW, 1) in the dtype and place of y."""
         if self.count_include_pad:
-            kh, kw = self.window.kernel
-            return 1 / (kh * kw)
+            return 1 / math.prod(self.window.kernel)
         return 1 / self._sum(array_module(y).ones((1, 1, *x_shape[2:]), y.dtype))

@@ -9,16 +9,14 @@ view with the batch last, where the rows of features already lie in memory.
 
 import math
 
+from minicnn.arguments import Shape, sizes
 from minicnn.backend import Array
-from minicnn.checks import Shape, check_float, check_gradient, sizes
-from minicnn.layers.base import Gradients, Layer
+from minicnn.checks import check_gradient, check_input
+from minicnn.layers.base import Layer, Result
 
 
 class Flatten(Layer):
     """x (N, ...) -> y (N, D), D the product of the other sizes, in row-major order."""
-
-    def __repr__(self) -> str:
-        return "Flatten()"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         if len(sizes(self, x_shape)) < 2:
@@ -26,14 +24,11 @@ class Flatten(Layer):
         return x_shape[0], math.prod(x_shape[1:])
 
     def forward(self, x: Array) -> tuple[Array, Shape]:
-        check_float(self, x)
-        n, d = self.output_shape(x.shape)
+        n, d = check_input(self, x)
         batch_last = x.transpose(*range(1, x.ndim), 0)
         return batch_last.reshape(d, n).T, x.shape  # (1)
 
-    def backward(
-        self, dy: Array, saved: Shape, need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
+    def backward(self, dy: Array, saved: Shape, need_dx: bool = True) -> Result:
         check_gradient(self, dy, self.output_shape(saved))
         if not need_dx:
             return None, {}

@@ -9,9 +9,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from minicnn.arguments import Shape, require, sizes
 from minicnn.backend import Array
-from minicnn.checks import Shape, require, sizes
-from minicnn.layers.base import Gradients, Layer
+from minicnn.layers.base import Gradients, Layer, Result
+from minicnn.layers.parameters import FlatParams
 
 
 class Sequential(Layer):
@@ -29,8 +30,8 @@ class Sequential(Layer):
             require(isinstance(layer, Layer), sentence, layer)
         self.layers = layers
 
-    @property
-    def params(self) -> "FlatParams":
+    @property  # gathered, so that it cannot be assigned
+    def params(self) -> FlatParams:  # type: ignore[override]
         first_uses: dict[int, tuple[str, Array]] = {}
         for i, layer in enumerate(self.layers):
             for name, parameter in layer.params.items():
@@ -38,16 +39,15 @@ class Sequential(Layer):
         return FlatParams(first_uses.values())
 
     @property
-    def whole_batch(self) -> bool:
+    def whole_batch(self) -> bool:  # type: ignore[override]
         return any(layer.whole_batch for layer in self.layers)
 
     def __repr__(self) -> str:
         return "Sequential(\n" + "".join(f"  {layer!r},\n" for layer in self.layers) + ")"
 
     def output_shape(self, x_shape: Shape) -> Shape:
-        for _, _, x_shape in self.trace(x_shape):
-            pass
-        return tuple(x_shape)
+        shapes = [x_shape, *(y_shape for _, _, y_shape in self.trace(x_shape))]
+        return tuple(shapes[-1])
 
     def multiply_adds(self, x_shape: Shape) -> int:
         return sum(layer.multiply_adds(shape) for layer, shape, _ in self.trace(x_shape))
@@ -64,7 +64,7 @@ class Sequential(Layer):
             except ValueError as error:
                 path = " -> ".join(map(str, shapes))
                 raise ValueError(f"layer {i}: {error} (shapes so far: {path})") from None
-            yield layer, *shapes[-2:]
+            yield layer, shapes[-2], shapes[-1]
 
     def __call__(self, x: Array) -> Array:
         for layer in self.layers:
@@ -78,35 +78,12 @@ class Sequential(Layer):
             tape.append(saved)
         return x, tape
 
-    def backward(
-        self, dy: Array, saved: list[Any], need_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
+    def backward(self, dy: Array, saved: list[Any], need_dx: bool = True) -> Result:
         names = {id(parameter): name for name, parameter in self.params.items()}
-        grads = {}
+        grads: Gradients = {}
         for i, (layer, saved_i) in reversed(list(enumerate(zip(self.layers, saved)))):
             dy, layer_grads = layer.backward(dy, saved_i, need_dx or i > 0)  # (2)
             for name, grad in layer_grads.items():
                 name = names.get(id(layer.params.get(name)), f"{i}.{name}")
                 grads[name] = grads[name] + grad if name in grads else grad
         return dy, grads
-
-
-class FlatParams(dict[str, Array]):
-    """The parameters of a network by name, gathered from its layers at each access. So an entry
-    that is replaced here would be replaced nowhere else, and that raises ValueError."""
-
-    def _refuse(self, *_: Any, **__: Any) -> None:
-        raise ValueError(
-            "net.params is gathered from the layers, so its entries cannot be replaced: copy "
-            "values in with net.params[name][...] = values or net.load_params(params), or assign "
-            "to the layer's own dict, as in net.layers[0].params['weight'] = array"
-        )
-
-    __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
-
-    def __setitem__(self, name: str, array: Array) -> None:
-        if array is not self.get(name):  # as it is in params[name] += 1, which has written into it
-            self._refuse()
-
-    def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
-        return dict, (dict(self),)  # a copy is a plain dict

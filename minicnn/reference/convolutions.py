@@ -43,18 +43,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicnn.arguments import Shape, Size, integer, numbers, pair
 from minicnn.backend import Array
-from minicnn.checks import (
-    Shape,
-    check_float,
-    check_gradient,
-    check_images,
-    integer,
-    numbers,
-    pair,
-)
+from minicnn.checks import check_float, check_gradient, check_images
 from minicnn.reference import loops
-from minicnn.reference.loops import Size
 from minicnn.windows import Window, batch_first, im2col
 
 LARGEST_MATRIX = 10_000_000
@@ -201,7 +193,7 @@ def _window(
     owner = f"weight of shape {tuple(weight_shape)} with groups={groups}"
     check_images(owner, x_shape, groups * weight_shape[1])
     window = Window(
-        pair("the kernel's size", tuple(weight_shape[2:]), 1),
+        pair("the kernel's size", (weight_shape[2], weight_shape[3]), 1),
         pair("stride", stride, 1),
         pair("padding", padding, 0),
         pair("dilation", dilation, 1),

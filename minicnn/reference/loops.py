@@ -65,15 +65,15 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from minicnn.arguments import Shape, Size, flag, integer, numbers, pair, require, shown
 from minicnn.backend import Array
-from minicnn.checks import flag, integer, numbers, pair, require, shown
 
-Size = int | tuple[int, int]
+Taps = dict[Shape, list[tuple[int, int, int, int]]]  # for each output pixel its taps
 """In pixels: one number for height and width, or (height, width)."""
 
 
@@ -129,7 +129,7 @@ def corr2d(X: Array, K: Array) -> Array:
 def corr2d_multi_in(X: Array, K: Array) -> Array:
     """Cross-correlation of X (C, H, W) with K (C, KH, KW), summed over the channels: (OH, OW)."""
     X, K = _check(X, "C, H, W", K, "C, KH, KW")
-    return sum(corr2d(x, k) for x, k in zip(X, K))  # (2)
+    return np.sum([corr2d(x, k) for x, k in zip(X, K)], axis=0)  # (2)
 
 
 def corr2d_multi_in_out(X: Array, K: Array) -> Array:
@@ -160,7 +160,9 @@ def pool2d(X: Array, size: Size, mode: str = "max") -> Array:
     return Y
 
 
-def _windows(image, kernel_size, stride, padding, dilation=1):
+def _windows(
+    image: Shape, kernel_size: Size, stride: Size, padding: Size, dilation: Size = 1
+) -> tuple[Shape, Taps]:
     """Output size (OH, OW), and for each output pixel (oh, ow) its taps inside the image.
 
     A tap is (kh, kw, h, w): a place in the kernel and the pixel under it.
@@ -176,7 +178,7 @@ def _windows(image, kernel_size, stride, padding, dilation=1):
             f"a kernel {kernel} with padding {padding} and dilation {dilation} does not fit into "
             f"an image {image}"
         )
-    taps = {pixel: [] for pixel in np.ndindex(output)}
+    taps: Taps = {pixel: [] for pixel in np.ndindex(output)}
     for (oh, ow), (kh, kw) in itertools.product(np.ndindex(output), np.ndindex(kernel)):
         h = oh * stride[0] + kh * dilation[0] - padding[0]  # (5)
         w = ow * stride[1] + kw * dilation[1] - padding[1]  # (5)
@@ -185,7 +187,9 @@ def _windows(image, kernel_size, stride, padding, dilation=1):
     return output, taps
 
 
-def _pool_windows(image, kernel_size, stride, padding):
+def _pool_windows(
+    image: Shape, kernel_size: Size, stride: Size | None, padding: Size
+) -> tuple[Shape, Taps]:
     """The same for pooling, where no window may lie in the padding alone."""
     kernel, padding = pair("kernel_size", kernel_size, 1), pair("padding", padding, 0)
     if any(2 * p > k for p, k in zip(padding, kernel)):
@@ -193,7 +197,7 @@ def _pool_windows(image, kernel_size, stride, padding):
     return _windows(image, kernel, kernel if stride is None else stride, padding)
 
 
-def _convolved(x, weight, groups):
+def _convolved(x: Array, weight: Array, groups: int) -> tuple[Array, Array]:
     """x and weight as arrays; ValueError if their channels do not fit."""
     x, weight = _array("x", x, "N, C, H, W"), _array("weight", weight, "O, C/groups, KH, KW")
     groups = integer("groups", groups, 1)
@@ -205,7 +209,9 @@ def _convolved(x, weight, groups):
     return x, weight
 
 
-def _products(images, weight_shape, groups, taps):
+def _products(
+    images: int, weight_shape: Shape, groups: int, taps: Taps
+) -> Iterator[tuple[Shape, Shape, Shape]]:
     """Yield the indices into y, weight and x of every product of a convolution."""
     filters, group_channels, _, _ = weight_shape
     for n, o, c in np.ndindex(images, filters, group_channels):
@@ -322,7 +328,7 @@ def avg_pool2d_backward(
     return dx
 
 
-def _multiplied(x, weight):
+def _multiplied(x: Array, weight: Array) -> tuple[Array, Array]:
     """x and weight as arrays; ValueError if their features do not fit."""
     x, weight = _array("x", x, "N, D"), _array("weight", weight, "O, D")
     if x.shape[1] != weight.shape[1]:

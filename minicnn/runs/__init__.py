@@ -1,5 +1,5 @@
-"""A run: training with its settings, weights, history and checkpoints in a folder, from which it can
-go on. The loop itself is in training/, the words of the command line in cli/."""
+"""A run: training with its settings, weights, history and checkpoints in a folder, from which it
+can go on. The loop itself is in training/, the words of the command line in cli/."""
 
 from minicnn.runs.checkpoint import (
     Checkpoint,
@@ -12,6 +12,7 @@ from minicnn.runs.checkpoint import (
     save_weights,
     versions,
 )
+from minicnn.runs.resumable import resume_run, train_run
 from minicnn.runs.run_folder import (
     add_checkpoint,
     check_unused,
@@ -23,10 +24,15 @@ from minicnn.runs.run_folder import (
     save_config,
     save_epoch,
 )
+from minicnn.runs.settings import Origin, Settings
+from minicnn.runs.stopping import Stopped
 
 __all__ = [
     "Checkpoint",
     "DamagedCheckpoint",
+    "Origin",
+    "Settings",
+    "Stopped",
     "add_checkpoint",
     "check_unused",
     "checkpoints",
@@ -38,9 +44,11 @@ __all__ = [
     "new_run",
     "open_run",
     "read_metadata",
+    "resume_run",
     "save_checkpoint",
     "save_config",
     "save_epoch",
     "save_weights",
+    "train_run",
     "versions",
 ]

@@ -21,15 +21,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from minicnn._version import __version__
+from minicnn.arguments import require
 from minicnn.backend import Array, to_device
-from minicnn.checks import require
 from minicnn.datasets import Dataset
 from minicnn.files import as_path, write_atomically
 from minicnn.layers.base import Layer
 from minicnn.optimizers import SGD
+from minicnn.runs.settings import Origin, Settings
 from minicnn.training.history import Position, TrainingError
 
-NO_SUM = "0" * 64
+NO_SUM = b"0" * 64
+WEIGHTS, OPTIMIZER = "weights.", "optimizer."  # how the names of arrays in a checkpoint begin
 NOT_OURS = (  # what JSON of others may lead to
     ValueError,
     KeyError,
@@ -41,7 +43,7 @@ NOT_OURS = (  # what JSON of others may lead to
 
 
 class DamagedCheckpoint(ValueError):
-    """A file is not the checkpoint that was written."""
+    """A file is not as it was written."""
 
 
 def save_weights(net: Layer, path: Path | str, metadata: dict[str, Any] | None = None) -> None:
@@ -86,7 +88,7 @@ def _read_weights(path: Path) -> bytes:
     if not path.is_file():
         raise ValueError(f"expected a file of weights at {path}, but there is none")
     content = path.read_bytes()
-    if b'"minicnn":' in _header(content) and _sum_in(content) != _sum_of(content):
+    if b'"minicnn":' in _header(content) and not _is_whole(content):
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one that was written")
     return content
 
@@ -96,23 +98,33 @@ class Checkpoint:
     """All that it takes to go on as if training had never stopped. The order of an epoch's images
     follows from the seed and the epoch, so there is no generator among it.
 
-    config: the settings of the run
+    params, state: of the network and of the optimizer
+    network: what it is made of, as `describe` tells
     data_sha256: of the training set, as from `data_sha256`
     versions: of what it was computed with
     """
 
     params: dict[str, Array]
-    velocity: dict[str, Array]
+    state: dict[str, Array]
     position: Position
-    config: dict[str, Any]
+    settings: Settings
+    origin: Origin
+    network: str
     data_sha256: str
     versions: dict[str, str]
 
     @classmethod
     def of(
-        cls, net: Layer, optimizer: SGD, position: Position, config: dict, data_sha256: str
+        cls,
+        net: Layer,
+        optimizer: SGD,
+        position: Position,
+        settings: Settings,
+        origin: Origin,
+        data_sha256: str,
     ) -> "Checkpoint":
-        """A copy of the state as it is now. Raises TrainingError if a weight is not finite."""
+        """A copy of the state as it is now. Raises TrainingError if a loss or a weight is not
+        finite."""
         position.read()
         params = copy.deepcopy(_on_host(net.params))
         for name, parameter in params.items():
@@ -121,45 +133,53 @@ class Checkpoint:
                     f"parameter {name} is not finite after {position.place}; a learning rate below "
                     f"{optimizer.lr:g} may help"
                 )
-        velocity = copy.deepcopy(_on_host(optimizer.velocity))
-        return cls(params, velocity, copy.deepcopy(position), config, data_sha256, versions())
+        state = copy.deepcopy(_on_host(optimizer.state))
+        position = copy.deepcopy(position)
+        network = describe(net)
+        return cls(params, state, position, settings, origin, network, data_sha256, versions())
 
     def restore(self, net: Layer, optimizer: SGD) -> None:
-        """Copies the state into a network and an optimizer of the same settings."""
+        """Copies the state into a network and an optimizer of the same settings. Raises ValueError
+        for parameters of other names, shapes or dtypes."""
         net.load_params(self.params)
-        optimizer.velocity = {
-            name: to_device(velocity, net.device) for name, velocity in self.velocity.items()
-        }
+        optimizer.load_state(
+            {name: to_device(array, net.device) for name, array in self.state.items()}
+        )
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
     """Writes a checkpoint to one file."""
     arrays = {
-        **{f"weights.{name}": parameter for name, parameter in checkpoint.params.items()},
-        **{f"velocity.{name}": velocity for name, velocity in checkpoint.velocity.items()},
+        **{WEIGHTS + name: array for name, array in checkpoint.params.items()},
+        **{OPTIMIZER + name: array for name, array in checkpoint.state.items()},
     }
-    state = {
-        "position": dataclasses.asdict(checkpoint.position),
-        "config": checkpoint.config,
-        "data_sha256": checkpoint.data_sha256,
-        "versions": checkpoint.versions,
-    }
-    write_atomically(as_path(path), _with_sum(arrays, state))
+    rest = dataclasses.replace(checkpoint, params={}, state={})
+    write_atomically(as_path(path), _with_sum(arrays, dataclasses.asdict(rest)))
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
     """Reads a checkpoint. Raises DamagedCheckpoint, with the path, unless it is exactly as it was
-    written."""
+    written, and ValueError if another version wrote it."""
     path = as_path(path)
     content = path.read_bytes()
-    if _sum_in(content) != _sum_of(content):
+    if not _is_whole(content):
         raise DamagedCheckpoint(f"{path} is damaged: its SHA-256 is not the one that was written")
     try:
         arrays = load(content)
-        weights, velocity = _part_of(arrays, "weights."), _part_of(arrays, "velocity.")
-        return _typed(Checkpoint, _metadata(content) | {"params": weights, "velocity": velocity})
+        return dataclasses.replace(
+            _typed(Checkpoint, _metadata(content)),
+            params=_part_of(arrays, WEIGHTS),
+            state=_part_of(arrays, OPTIMIZER),
+        )
     except (SafetensorError, *NOT_OURS) as error:
-        raise DamagedCheckpoint(f"{path} is not a checkpoint of this version: {error!r}") from None
+        raise ValueError(
+            f"{path} is not a checkpoint of this version of minicnn, {__version__}: {error!r}"
+        ) from None
+
+
+def describe(net: Layer) -> str:
+    """What a network is made of, the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(net))  # of what has no __repr__ of its own
 
 
 def data_sha256(data: Dataset) -> str:
@@ -184,7 +204,7 @@ def versions() -> dict[str, str]:
 def _typed(kind: Any, value: Any) -> Any:
     """JSON's `value` as what the annotation `kind` says. Raises TypeError if it is nothing such."""
     origin, inner = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         if wrong := hints.keys() ^ value.keys():
             raise TypeError(f"missing or unknown: {', '.join(sorted(wrong))}")
@@ -194,12 +214,13 @@ def _typed(kind: Any, value: Any) -> Any:
     if origin is list and type(value) is list:
         return [_typed(inner[0], item) for item in value]
     if origin is tuple and type(value) is list:
-        return tuple(_typed(hint, item) for hint, item in zip(inner, value, strict=True))
-    if kind is Any or type(value) is kind:
-        return value
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        return tuple(_typed(hint, item) for hint, item in zip(kinds, value, strict=True))
     if kind is float and type(value) is int:
         return float(value)
-    raise TypeError(f"expected {kind}, got {value!r:.40}")
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind}, got {value!r:.40}")
+    return value
 
 
 def _on_host(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -219,32 +240,33 @@ def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, Any]) -> bytes:
     since safetensors writes several in any order."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in _on_host(arrays).items()}
     try:
-        entry = json.dumps({"sha256": NO_SUM} | metadata, allow_nan=False)
+        entry = json.dumps({"sha256": NO_SUM.decode()} | metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must be what JSON can hold: {error}") from None
     content = save(contiguous, {"minicnn": entry})
-    return content.replace(_sum_entry(NO_SUM), _sum_entry(_sum_of(content)), 1)
+    return content.replace(NO_SUM, _sum_of(content), 1)
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether the sum in the metadata is that of all bytes."""
+    try:
+        sha256 = json.loads(_entry(content))["sha256"].encode()
+    except NOT_OURS:
+        return False
+    return _sum_of(content.replace(sha256, NO_SUM, 1)) == sha256
+
+
+def _sum_of(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    metadata = json.loads(json.loads(_header(content))["__metadata__"]["minicnn"])
+    metadata = json.loads(_entry(content))
     return {name: value for name, value in metadata.items() if name != "sha256"}
 
 
-def _sum_of(content: bytes) -> str:
-    """What the sum in `content` has to be."""
-    entry = _sum_entry(_sum_in(content) or "")
-    return hashlib.sha256(content.replace(entry, _sum_entry(NO_SUM), 1)).hexdigest()
-
-
-def _sum_in(content: bytes) -> str | None:
-    """The sum that the header has, None if it has none."""
-    found = re.search(re.escape(_sum_entry("")[:-2]) + rb"([0-9a-f]{64})", _header(content))
-    return found and found[1].decode()
-
-
-def _sum_entry(value: str) -> bytes:
-    return rf"\"sha256\": \"{value}\"".encode()
+def _entry(content: bytes) -> str:
+    return json.loads(_header(content))["__metadata__"]["minicnn"]
 
 
 def _header(content: bytes) -> bytes:

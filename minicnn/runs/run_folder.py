@@ -2,7 +2,7 @@
 
 config.json            the settings, and
 history.json           the history after each epoch: for people, no program reads them
-weights.safetensors    the weights after the last finished epoch, and what they are weights of
+weights.safetensors    the weights after the last finished epoch, and what they belong to
 best.safetensors       the weights after the epoch with the highest test accuracy
 curves.png             loss and accuracy against epochs
 checkpoints/           00003-000120.safetensors is all that it takes to go on after 3 epochs and
@@ -11,16 +11,16 @@ checkpoints/           00003-000120.safetensors is all that it takes to go on af
 """
 
 import contextlib
-import dataclasses
-import itertools
 import json
 import re
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from minicnn import files
+from minicnn._version import __version__
 from minicnn.files import PART, as_path, write_atomically
 from minicnn.layers.base import Layer
 from minicnn.models import INPUT_SHAPE, MODELS
@@ -34,6 +34,7 @@ from minicnn.runs.checkpoint import (
     save_checkpoint,
     save_weights,
 )
+from minicnn.runs.settings import Origin, Settings
 from minicnn.training.history import History
 
 CONFIG, HISTORY, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = (
@@ -45,7 +46,6 @@ CONFIG, HISTORY, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = (
     "checkpoints",
     ".lock",
 )
-ORIGIN = ("model", "data", "classes")  # what weights are of, in their metadata
 
 
 def check_unused(folder: Path | str) -> None:
@@ -65,36 +65,38 @@ def _is_no_loss(path: Path) -> bool:
     return path.name in (CONFIG, LOCK) or path.suffix == PART
 
 
-def new_run(folder: Path | str | None, config: dict) -> Path:
+def new_run(folder: Path | str | None, origin: Origin) -> Path:
     """Makes the folder of a run, one named after its model, data and time if None. Raises
     ValueError for a folder that is in use, and OSError for one that cannot be made."""
-    name = f"runs/{config['model']}-{config['data']}" if folder is None else folder
+    prefix = f"runs/{origin.model}-{origin.data}"
     try:
         if folder is None:
-            return _new_folder(name)
+            return _new_folder(prefix)
         check_unused(folder)
         folder = as_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     except OSError as error:
-        raise OSError(
-            f"{name} cannot be made: {error.strerror}; choose another with --out"
-        ) from error
+        name = prefix if folder is None else folder
+        raise OSError(f"{name} cannot be made: {error.strerror}; choose another folder") from error
 
 
-def save_config(folder: Path | str, config: dict) -> None:
+def save_config(folder: Path | str, origin: Origin, settings: Settings) -> None:
+    config = {"minicnn": __version__, **asdict(origin), **asdict(settings)}
     _write_json(as_path(folder) / CONFIG, config)
 
 
 def _new_folder(prefix: str) -> Path:
     name = f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}"
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+    folder, tries = Path(name), 1
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    while True:
         try:
-            Path(name + suffix).mkdir()
-            return Path(name + suffix)
+            folder.mkdir()
+            return folder
         except FileExistsError:  # made by another run in the same second
-            continue
+            tries += 1
+            folder = Path(f"{name}-{tries}")
 
 
 @contextlib.contextmanager
@@ -114,15 +116,14 @@ def locked(folder: Path | str) -> Iterator[None]:
         yield
 
 
-def save_epoch(folder: Path | str, net: Layer, history: History, config: dict) -> None:
+def save_epoch(folder: Path | str, net: Layer, history: History, origin: Origin) -> None:
     """Writes the state after an epoch."""
     folder = as_path(folder)
-    origin = {name: config[name] for name in ORIGIN}
     accuracy = history.test_accuracy
     if accuracy and accuracy[-1] > max(accuracy[:-1], default=-1.0):
-        save_weights(net, folder / BEST, origin)
-    save_weights(net, folder / WEIGHTS, origin)
-    _write_json(folder / HISTORY, dataclasses.asdict(history))
+        save_weights(net, folder / BEST, asdict(origin))
+    save_weights(net, folder / WEIGHTS, asdict(origin))
+    _write_json(folder / HISTORY, asdict(history))
     save_figure(training_curves(history), folder / CURVES)
 
 
@@ -151,21 +152,28 @@ def checkpoints(folder: Path | str) -> list[Path]:
 
 def last_checkpoint(folder: Path | str) -> Checkpoint:
     """The last checkpoint in the folder of a run that is whole, with a warning for each one that is
-    not. Raises ValueError if there is none. What a killed process left half written is removed."""
+    not. The folder is locked meanwhile, and what a killed process left half written is removed.
+
+    Raises ValueError if there is none, if another process trains in the folder, and for a
+    checkpoint of another version.
+    """
     folder = as_path(folder)
-    for path in [*folder.glob(f".*{PART}"), *(folder / CHECKPOINTS).glob(f".*{PART}")]:
-        path.unlink(missing_ok=True)
-    for path in reversed(checkpoints(folder)):
-        try:
-            return load_checkpoint(path)
-        except (DamagedCheckpoint, OSError) as error:
-            warnings.warn(f"{error}; the checkpoint before it is taken", stacklevel=2)
+    if not checkpoints(folder):
+        raise ValueError(f"{folder} has no checkpoint to go on from: start a new run")
+    with locked(folder):
+        for path in [*folder.glob(f".*{PART}"), *(folder / CHECKPOINTS).glob(f".*{PART}")]:
+            path.unlink(missing_ok=True)
+        for path in reversed(checkpoints(folder)):
+            try:
+                return load_checkpoint(path)
+            except (DamagedCheckpoint, OSError) as error:
+                warnings.warn(f"{error}; the checkpoint before it is taken", stacklevel=2)
     raise ValueError(f"{folder} has no checkpoint that is whole: start a new run")
 
 
-def open_run(folder: Path | str) -> tuple[Layer, dict]:
-    """(network with its trained weights, {"model", "data", "classes"}) of a run. Raises ValueError
-    if it is not whole."""
+def open_run(folder: Path | str) -> tuple[Layer, Origin]:
+    """(network with its trained weights, what they belong to) of a run with a network of MODELS;
+    for any other, build it and use `load_weights`. Raises ValueError if the run is not whole."""
     folder = as_path(folder)
     path = folder / WEIGHTS
     if not path.is_file():
@@ -174,16 +182,23 @@ def open_run(folder: Path | str) -> tuple[Layer, dict]:
         )
     metadata = read_metadata(path)
     try:
-        origin = {name: metadata[name] for name in ORIGIN}
-        net = MODELS[origin["model"]].build(None)
-        _, outputs = net.output_shape(INPUT_SHAPE)
-        classes = origin["classes"]
-        if type(classes) is not list or [type(name) for name in classes] != [str] * outputs:
-            raise ValueError(f"expected the names of {outputs} classes, got {classes!r}")
-        if not isinstance(origin["data"], str):
-            raise ValueError(f"expected the name of a data set, got {origin['data']!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not tell what it is the weights of: {error!r}") from None
+        model, data, classes = (metadata[name] for name in ("model", "data", "classes"))
+        if type(classes) is not list:
+            raise ValueError(f"expected a list of the names of the classes, got {classes!r}")
+        origin = Origin(model, data, tuple(classes))
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} does not say which model these weights belong to: {error!r}"
+        ) from None
+    if model not in MODELS:
+        raise ValueError(
+            f"{path} holds the weights of {model!r}, which is none of {', '.join(MODELS)}: build "
+            "that network, and read them with load_weights(net, path)"
+        )
+    net = MODELS[model].build(None)
+    _, outputs = net.output_shape(INPUT_SHAPE)
+    if len(classes) != outputs:
+        raise ValueError(f"{path}: expected the names of {outputs} classes, got {classes!r}")
     load_weights(net, path)
     return net, origin
 

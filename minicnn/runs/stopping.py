@@ -2,16 +2,18 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 
 from minicnn.training.history import Position
 
 
 class Stopped(Exception):
-    """Training has been stopped by a signal, and saved."""
+    """Training has been stopped by a signal, and saved: `signal`, and the `place` in words."""
 
     def __init__(self, number: int, place: str) -> None:
         self.signal, self.place = signal.Signals(number), place
+        super().__init__(f"stopped by {self.signal.name} after {place}, and saved")
 
 
 class StopSignals:
@@ -21,6 +23,10 @@ class StopSignals:
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
+        """In the main thread, the only one that can handle signals; elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         for number, handler in handlers.items():
             if handler != signal.SIG_IGN:  # as in the background of a script

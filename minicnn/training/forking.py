@@ -18,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 TRIES = 30  # of a millisecond each
 # begins with the nanoseconds that a thread has computed; a kernel that lacks it leaves the state
@@ -25,7 +26,7 @@ TRIES = 30  # of a millisecond each
 TIMES = "schedstat" if os.path.exists("/proc/self/schedstat") else "stat"
 BUSY_SECONDS = 1e-4  # of computing in this millisecond
 # looked up once, since a look takes a lock of the loader
-PREAD = ctypes.PyDLL(None).pread if sys.platform == "linux" else None
+PREAD: Any = ctypes.PyDLL(None).pread if sys.platform == "linux" else None
 
 
 def can_fork() -> bool:
@@ -92,4 +93,4 @@ def _runs(state: int) -> bool:
 
 def _seconds(seconds: int) -> float:
     """For how long a thread has computed: nanoseconds are the first of the numbers."""
-    return int((_read(seconds).split() or [0])[0]) / 1e9
+    return int((_read(seconds).split() or [b"0"])[0]) / 1e9

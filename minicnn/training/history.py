@@ -7,7 +7,15 @@ from minicnn.backend import Array
 
 
 class TrainingError(ValueError):
-    """Training cannot go on: the loss is no longer a finite number."""
+    """Training cannot go on: a loss or a weight is no longer a finite number."""
+
+
+class NotFinite(TrainingError):
+    """The loss of a step, counted from 1, is not finite."""
+
+    def __init__(self, epoch: int, step: int, loss: float) -> None:
+        super().__init__(f"the loss is {loss} in epoch {epoch}, step {step}")
+        self.step = step
 
 
 @dataclass
@@ -53,19 +61,19 @@ class Position:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self._unread: list[tuple[int, Array, Array, int]] = []
+        self._unread: list[tuple[int, float | Array, int | Array, int]] = []
 
-    def keep(self, step: int, loss: Array, correct: Array, images: int) -> None:
-        """Takes the numbers of a step, to be read later."""
-        self._unread.append((step, loss, correct, images))
+    def keep(self, loss: float | Array, correct: int | Array, images: int) -> None:
+        """Takes the numbers of the step after `step`, to be read later."""
+        self._unread.append((self.step + 1, loss, correct, images))
 
     def read(self) -> None:
         """Adds the numbers that were kept to the sums. Where they are on a GPU, this holds up its
-        work."""
+        work. Raises TrainingError for a loss that is not finite."""
         for step, loss, correct, images in self._unread:
             loss = float(loss)
             if not math.isfinite(loss):
-                raise NotFinite(step, loss)
+                raise NotFinite(len(self.history.train_loss) + 1, step, loss)
             self.seen += images
             self.loss_sum += loss * images
             self.correct_sum += int(correct)
@@ -86,8 +94,3 @@ class Position:
     def means(self) -> tuple[float, float]:
         """(loss, accuracy) over the images of this epoch that were seen."""
         return self.loss_sum / self.seen, self.correct_sum / self.seen
-
-
-class NotFinite(Exception):
-    def __init__(self, step: int, loss: float) -> None:
-        self.step, self.loss = step, loss

@@ -1,21 +1,20 @@
 """The training loop: batches, losses, gradients and steps."""
 
 import contextlib
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from tqdm import tqdm
 
+from minicnn.arguments import finite, flag, integer, require
 from minicnn.backend import Array, array_module, device_of, synchronize
-from minicnn.checks import finite, flag, integer, require
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
+from minicnn.losses import softmax_cross_entropy
 from minicnn.optimizers import SGD, constant
 from minicnn.training.history import History, NotFinite, Position, TrainingError
-from minicnn.training.parallel import BatchGradients, batch_gradients, loss_and_correct
+from minicnn.training.parallel import Loss, batch_gradients, loss_and_correct
 
 POINTS_PER_EPOCH = 5
 
@@ -28,6 +27,7 @@ def fit(
     epochs: int = 10,
     batch_size: int = 256,
     optimizer: SGD | None = None,
+    loss: Loss = softmax_cross_entropy,
     schedule: Callable[[float], float] = constant,
     seed: int = 0,
     workers: int | None = None,
@@ -36,9 +36,11 @@ def fit(
     on_step: Callable[[Position], None] | None = None,
     start: Position | None = None,
 ) -> History:
-    """Trains `net` in place on softmax cross-entropy, on the device of its parameters.
+    """Trains `net` in place, on the device of its parameters.
 
     optimizer: the course's SGD(lr=0.9) if None
+    loss: a function (logits, labels) -> (loss, dlogits); the loss is a mean over the images, as
+        chunks of a batch are added up by their shares of the images
     schedule: factor of the learning rate for each share of the training that is done, from 0 to
         1, as `optimizers.cosine`
     seed: of the order of the images; epoch e has the order drawn from (seed, e)
@@ -47,7 +49,7 @@ def fit(
     progress: a line for each epoch and, in a terminal, a bar
     on_epoch: called with the history after each epoch
     on_step: called with the position after each step but the last of an epoch
-    start: where to go on, and its history is continued; `net` and the velocity of `optimizer` have
+    start: where to go on, and its history is continued; `net` and the state of `optimizer` have
         to be as they were there. The result is that of training in one piece, bit for bit
 
     Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
@@ -66,6 +68,7 @@ def fit(
     optimizer = SGD(0.9) if optimizer is None else optimizer
     is_optimizer = hasattr(optimizer, "lr") and hasattr(optimizer, "step")
     require(is_optimizer, "optimizer must be one, as SGD(0.9)", optimizer)
+    _check_loss(loss)
     require(callable(schedule), "schedule must be a function, as optimizers.cosine", schedule)
     for name, function in (("on_epoch", on_epoch), ("on_step", on_step)):
         require(function is None or callable(function), f"{name} must be a function", function)
@@ -76,85 +79,68 @@ def fit(
     test = None if test is None else test.to(net.device)
     history = position.history
     history.device = net.device
+    done = len(history.train_loss) * len(train) + position.seen
     with (
         _lr_restored(optimizer) as lr,
-        batch_gradients(net, train, batch_size, workers) as gradients,
-        tqdm(
-            total=epochs * len(train),
-            initial=len(history.train_loss) * len(train) + position.seen,
-            unit=" images",
-            unit_scale=True,
-            disable=None if progress else True,
-        ) as bar,
+        batch_gradients(net, train, batch_size, workers, loss) as gradients,
+        _Progress(progress, done, epochs * len(train)) as show,
     ):
         for epoch in range(len(history.train_loss), epochs):
             began = time.perf_counter() - position.seconds
             rng = np.random.default_rng((seed, epoch))
             steps = batches(len(train), batch_size, rng, device_of(train.images))
-            done = (np.arange(len(steps)) / len(steps) + epoch) / epochs
-            rates = [lr * finite("schedule(share)", schedule(share)) for share in done.tolist()]
+            shares = [(step / len(steps) + epoch) / epochs for step in range(len(steps))]
+            rates = [lr * finite("schedule(share)", schedule(share)) for share in shares]
             try:
-                for _ in _steps(net, train, steps, rates, optimizer, gradients, position, bar):
+                for index, rate in zip(steps[position.step :], rates[position.step :]):
+                    batch_loss, correct, grads = gradients(index)
+                    position.keep(batch_loss, correct, len(index))
+                    means = _read(position, len(steps))
+                    optimizer.lr = rate
+                    optimizer.step(net.params, grads)
+                    position.step += 1
                     position.seconds = time.perf_counter() - began
+                    show.step(len(index), means)
                     if on_step and position.step < len(steps):
                         on_step(position)
             except NotFinite as error:
-                place = f"in epoch {epoch + 1}, step {error.step} of {len(steps)}"
+                place = f"{error} of {len(steps)}"
                 if error.step > position.step:  # the weights are still those that it had
                     place += f": {_first_not_finite(net, train, steps[position.step])}"
-                message = f"the loss is {error.loss} {place}; {_remedy(optimizer)}"
-                raise TrainingError(message) from None
+                raise TrainingError(f"{place}; {_remedy(optimizer)}") from None
             synchronize(net.device)
+            mean_loss, accuracy = position.means
+            history.train_loss.append(mean_loss)
+            history.train_accuracy.append(accuracy)
             history.train_seconds.append(time.perf_counter() - began)
             position = Position(history)
             if test is not None:
-                loss, accuracy = evaluate(net, test, workers=workers)
-                if not math.isfinite(loss):
-                    raise TrainingError(
-                        f"the test loss is {loss} after epoch {epoch + 1}; {_remedy(optimizer)}"
-                    )
-                history.test_loss.append(loss)
-                history.test_accuracy.append(accuracy)
-            if progress:
-                tqdm.write(_epoch_line(history, epochs))
+                _append_test(history, *evaluate(net, test, loss=loss, workers=workers), optimizer)
+            show.epoch(history, epochs)
             if on_epoch:
                 on_epoch(history)
     return history
 
 
-def _steps(
-    net: Layer,
-    train: Dataset,
-    steps: list[Array],
-    rates: list[float],
-    optimizer: SGD,
-    gradients: BatchGradients,
-    position: Position,
-    bar: tqdm,
-) -> Iterator[None]:
-    """Takes the steps of an epoch from `position` on, one each time it is asked: for each there
-    are the images, by index, and the learning rate. Appends to the history."""
-    history, epoch = position.history, len(position.history.train_loss)
-    every = math.ceil(len(steps) / POINTS_PER_EPOCH)
-    for step, (index, rate) in itertools.islice(
-        enumerate(zip(steps, rates), 1), position.step, None
-    ):
-        loss, correct, grads = gradients(index)
-        position.keep(step, loss, correct, len(index))
-        at_point = step % every == 0 or step == len(steps)
-        if at_point or history.device == "cpu":
-            position.read()
-            loss, accuracy = position.means
-            bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy:.3f}", refresh=False)
-        if at_point:
-            history.curve.append((epoch + step / len(steps), loss, accuracy))
-        optimizer.lr = rate
-        optimizer.step(net.params, grads)
-        bar.update(len(index))
-        position.step = step
-        yield
-    history.train_loss.append(loss)
-    history.train_accuracy.append(accuracy)
+def _read(position: Position, steps: int) -> tuple[float, float] | None:
+    """(loss, accuracy) so far in this epoch, with the step that is being taken. On a GPU that is
+    read at the points of the curve only, and None in between."""
+    history, step = position.history, position.step + 1
+    at_point = step % math.ceil(steps / POINTS_PER_EPOCH) == 0 or step == steps
+    if history.device != "cpu" and not at_point:
+        return None
+    position.read()
+    if at_point:
+        history.curve.append((len(history.train_loss) + step / steps, *position.means))
+    return position.means
+
+
+def _append_test(history: History, loss: float, accuracy: float, optimizer: SGD) -> None:
+    if not math.isfinite(loss):
+        epoch = len(history.train_loss)
+        raise TrainingError(f"the test loss is {loss} after epoch {epoch}; {_remedy(optimizer)}")
+    history.test_loss.append(loss)
+    history.test_accuracy.append(accuracy)
 
 
 @contextlib.contextmanager
@@ -166,15 +152,23 @@ def _lr_restored(optimizer: SGD) -> Iterator[float]:
         optimizer.lr = lr
 
 
-def evaluate(net: Layer, data: Dataset, *, workers: int | None = None) -> tuple[float, float]:
-    """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters.
+def evaluate(
+    net: Layer,
+    data: Dataset,
+    *,
+    loss: Loss = softmax_cross_entropy,
+    workers: int | None = None,
+) -> tuple[float, float]:
+    """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters;
+    `loss` is that of `fit`.
 
     Raises ValueError for a network that does not fit the images.
     """
     check_fit(net, data)
+    _check_loss(loss)
     data = data.to(net.device)
-    loss, correct = loss_and_correct(net, data, workers)
-    return loss, correct / len(data)
+    mean_loss, correct = loss_and_correct(net, data, workers, loss)
+    return mean_loss, correct / len(data)
 
 
 def estimate_seconds(
@@ -206,6 +200,10 @@ def check_fit(net: Layer, data: Dataset) -> None:
             f"for images {shape} of {data.name} the network must put out a score for each class, "
             f"(1, {len(data.classes)}), but puts out {scores}"
         )
+
+
+def _check_loss(loss: Loss) -> None:
+    require(callable(loss), "loss must be a function, as softmax_cross_entropy", loss)
 
 
 def _check_position(position: Position, images: int, batch_size: int, epochs: int) -> None:
@@ -242,10 +240,36 @@ def _remedy(optimizer: SGD) -> str:
     return f"a learning rate below {optimizer.lr:g} may help"
 
 
-def _epoch_line(history: History, epochs: int) -> str:
-    done = len(history.train_loss)
-    test = f", test acc {history.test_accuracy[-1]:.3f}" if history.test_accuracy else ""
-    return (
-        f"epoch {done}/{epochs}: loss {history.train_loss[-1]:.3f}, "
-        f"train acc {history.train_accuracy[-1]:.3f}{test}"
-    )
+class _Progress:
+    """A line for each epoch and, in a terminal, a bar; nothing at all unless it is `shown`."""
+
+    def __init__(self, shown: bool, done: int, images: int) -> None:
+        self.bar = None
+        if shown:
+            from tqdm import tqdm  # here, since `import minicnn` does without it
+
+            self.bar = tqdm(
+                total=images, initial=done, unit=" images", unit_scale=True, disable=None
+            )
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def step(self, images: int, means: tuple[float, float] | None) -> None:
+        if self.bar is not None:
+            if means is not None:
+                loss, accuracy = means
+                self.bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy:.3f}", refresh=False)
+            self.bar.update(images)
+
+    def epoch(self, history: History, epochs: int) -> None:
+        if self.bar is not None:
+            test = f", test acc {history.test_accuracy[-1]:.3f}" if history.test_accuracy else ""
+            self.bar.write(
+                f"epoch {len(history.train_loss)}/{epochs}: loss {history.train_loss[-1]:.3f}, "
+                f"train acc {history.train_accuracy[-1]:.3f}{test}"
+            )

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from minicnn.arguments import integer
 from minicnn.backend import Array
-from minicnn.checks import integer
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Gradients, Layer
 from minicnn.losses import softmax_cross_entropy
@@ -29,8 +29,11 @@ from minicnn.training.workers import worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
 EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape there is room for more
+CHUNKS_AT_ONCE = 4  # for each worker: a batch of 256 is one round of jobs, even for one worker
 
-BatchGradients = Callable[[Array], tuple[Array, Array, Gradients]]
+BatchGradients = Callable[[Array], tuple[float | Array, int | Array, Gradients]]
+Loss = Callable[[Array, Array], tuple[Array, Array]]
+"""(logits, labels) -> (loss, dlogits), where the loss is a mean over the images"""
 
 
 def worker_count(net: Layer, images: int, workers: int | None, size: int = CHUNK_SIZE) -> int:
@@ -41,70 +44,92 @@ def worker_count(net: Layer, images: int, workers: int | None, size: int = CHUNK
 
 
 def gradients(
-    net: Layer, data: Dataset, index: Array, share: float = 1.0
+    net: Layer,
+    data: Dataset,
+    index: Array,
+    share: float = 1.0,
+    loss_function: Loss = softmax_cross_entropy,
 ) -> tuple[Array, Array, Gradients]:
     """(share * loss, correct, share * dloss/dparam) of the images that `index` names: the loss is
     their mean, `correct` how many are classified correctly. Numbers stay on the device."""
     x, labels = data.batch(index, net.dtype)
     logits, saved = net.forward(x)
-    loss, dlogits = softmax_cross_entropy(logits, labels)
+    loss, dlogits = loss_function(logits, labels)
     _, grads = net.backward(dlogits * share, saved, need_dx=False)
     return loss * share, _correct(logits, labels), grads
 
 
 @contextlib.contextmanager
 def batch_gradients(
-    net: Layer, data: Dataset, batch_size: int, workers: int | None = None
+    net: Layer,
+    data: Dataset,
+    batch_size: int,
+    workers: int | None = None,
+    loss: Loss = softmax_cross_entropy,
 ) -> Iterator[BatchGradients]:
     """A function index -> (loss, correct, grads) for batches of up to `batch_size` images, that
     shares the work out to up to `workers` processes (all cores if None)."""
     workers = worker_count(net, min(batch_size, len(data)), workers)
     if net.device == "gpu":
-        yield lambda index: gradients(net, data, index)
+        yield lambda index: gradients(net, data, index, loss_function=loss)
         return
-    weights = _shared(net.params)
-    slots = [_shared(net.params) for _ in range(4 * workers)]  # for the gradients of chunks
-    arrays = iter(weights.values())
-    worker_net = net.map_params(lambda _: next(arrays))
+    chunks = _ChunkGradients(net, data, loss, CHUNKS_AT_ONCE * workers)
+    with worker_map(chunks.work, workers) as map_:
+        yield lambda index: chunks.sum_over(index, map_)
 
-    def work(job: tuple[int, Array, float]) -> tuple[Array, Array]:
+
+class _ChunkGradients:
+    """The gradients of `slots` chunks at once, each in a slot of memory that the workers share."""
+
+    def __init__(self, net: Layer, data: Dataset, loss: Loss, slots: int) -> None:
+        self.net, self.data, self.loss = net, data, loss
+        self.weights = _shared(net.params)
+        self.slots = [_shared(net.params) for _ in range(slots)]
+        arrays = iter(self.weights.values())
+        self.worker_net = net.map_params(lambda _: next(arrays))
+
+    def work(self, job: tuple[int, Array, float]) -> tuple[Array, Array]:
+        """In a worker: (loss, correct) of a chunk, whose gradients go to its slot."""
         slot, chunk, share = job
-        loss, correct, grads = gradients(worker_net, data, chunk, share)  # (1), (2)
+        net, data = self.worker_net, self.data
+        loss, correct, grads = gradients(net, data, chunk, share, self.loss)  # (1), (2)
         for name, grad in grads.items():
-            slots[slot][name][...] = grad
+            self.slots[slot][name][...] = grad
         return loss, correct
 
-    with worker_map(work, workers) as map_:
+    def sum_over(
+        self, index: Array, map_: Callable[[list], list]
+    ) -> tuple[float | Array, int | Array, Gradients]:
+        """(loss, correct, grads) of the batch, with the weights that the network has now."""
+        for name, parameter in self.net.params.items():
+            self.weights[name][...] = parameter
+        loss: float | Array = 0.0
+        correct: int | Array = 0
+        total = {name: np.zeros_like(weight) for name, weight in self.weights.items()}
+        chunks = _chunks(self.net, index, CHUNK_SIZE)
+        for first in range(0, len(chunks), len(self.slots)):
+            jobs = [
+                (slot, chunk, len(chunk) / len(index))
+                for slot, chunk in enumerate(chunks[first : first + len(self.slots)])
+            ]
+            for (slot, _, _), (chunk_loss, chunk_correct) in zip(jobs, map_(jobs)):
+                loss += chunk_loss  # (1)
+                correct += chunk_correct
+                for name, grad in self.slots[slot].items():
+                    total[name] += grad  # (2)
+        return loss, correct, total
 
-        def over_the_batch(index: Array) -> tuple[Array, Array, Gradients]:
-            for name, parameter in net.params.items():
-                weights[name][...] = parameter
-            loss, correct = 0.0, 0
-            total = {name: np.zeros_like(weight) for name, weight in weights.items()}
-            chunks = _chunks(net, index, CHUNK_SIZE)
-            for first in range(0, len(chunks), len(slots)):
-                jobs = [
-                    (slot, chunk, len(chunk) / len(index))
-                    for slot, chunk in enumerate(chunks[first : first + len(slots)])
-                ]
-                for (slot, _, _), (chunk_loss, chunk_correct) in zip(jobs, map_(jobs)):
-                    loss += chunk_loss  # (1)
-                    correct += chunk_correct
-                    for name, grad in slots[slot].items():
-                        total[name] += grad  # (2)
-            return loss, correct, total
 
-        yield over_the_batch
-
-
-def loss_and_correct(net: Layer, data: Dataset, workers: int | None = None) -> tuple[float, int]:
+def loss_and_correct(
+    net: Layer, data: Dataset, workers: int | None = None, loss: Loss = softmax_cross_entropy
+) -> tuple[float, int]:
     """(mean loss, how many are classified correctly) of all images of `data`."""
 
     def work(chunk: range) -> tuple[Array, Array]:
         x, labels = data.batch(slice(chunk.start, chunk.stop), net.dtype)
         logits = net(x)
-        loss, _ = softmax_cross_entropy(logits, labels)
-        return loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
+        chunk_loss, _ = loss(logits, labels)
+        return chunk_loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
     size = EVALUATION_CHUNK_SIZES[net.device]
     with worker_map(work, worker_count(net, len(data), workers, size)) as map_:

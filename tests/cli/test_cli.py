@@ -21,6 +21,7 @@ import minicnn
 from minicnn import SGD, backend, fit, lenet_relu, optimizers
 from minicnn.backend import gpu_problem
 from minicnn.cli import commands, doctor
+from minicnn.cli import data as cli_data
 from minicnn.datasets import DataError, DatasetNotFound, sources
 from minicnn.gradcheck import checklist, museum
 from minicnn.runs import resumable
@@ -31,7 +32,7 @@ from minicnn.runs.run_folder import open_run
 @pytest.fixture
 def run(run_command, small_digits, monkeypatch):
     """`run_command`, with a few digits for all commands."""
-    monkeypatch.setattr(commands, "digits", lambda: small_digits)
+    monkeypatch.setattr(cli_data, "digits", lambda: small_digits)
     return run_command
 
 
@@ -93,7 +94,7 @@ def test_train_says_what_it_does_and_writes_the_run(trained):
 
 def test_evaluate_finds_the_accuracy_that_training_ended_with(trained, run, monkeypatch):
     _, folder = trained
-    monkeypatch.setattr(commands, "digits", minicnn.digits)
+    monkeypatch.setattr(cli_data, "digits", minicnn.digits)
     history = json.loads((folder / "history.json").read_text())
     loss, accuracy = history["test_loss"][0], history["test_accuracy"][0]
     assert accuracy > 0.5
@@ -187,7 +188,7 @@ def odd(small_digits, tmp_path, monkeypatch):
             Image.fromarray(HALF).save(file, "png")
     (tmp_path / f"{ODD} run").mkdir()
     save_weights(lenet_relu(), tmp_path / f"{ODD} run" / "weights.safetensors", origin)
-    monkeypatch.setattr(commands, "digits", lambda: small_digits)
+    monkeypatch.setattr(cli_data, "digits", lambda: small_digits)
     return lambda name: str(tmp_path / name)
 
 
@@ -213,10 +214,9 @@ def test_what_the_terminal_cannot_encode_is_escaped(encoding, shown, odd):
 def test_a_run_may_have_any_name(encoding, odd, tmp_path):
     """Lines beside a progress bar and the command to go on with are among what is printed."""
     program = (
-        "import sys; from minicnn import digits; from minicnn.cli import commands; "
-        "from minicnn.runs import resumable\n"
-        "commands.digits = lambda: [data[:200] for data in digits(200, 200)]\n"
-        "resumable.plateau = lambda *args: 'at \\xe9\\udce9'\n"
+        "import sys; from minicnn import digits; from minicnn.cli import commands, data, training\n"
+        "data.digits = lambda: [data[:200] for data in digits(200, 200)]\n"
+        "training.plateau = lambda *args: 'at \\xe9\\udce9'\n"
         "raise SystemExit(commands.main(sys.argv[1:]))"
     )
     options = ["--epochs", "1", "--data", "digits", "--batch-size", "50", "--out", odd(f"é{ODD}")]
@@ -478,7 +478,7 @@ def test_a_warning_is_one_line(run, small_digits, tmp_path, monkeypatch):
         warnings.warn("a folder is passed over", stacklevel=1)
         return small_digits
 
-    monkeypatch.setattr(commands, "digits", warn)
+    monkeypatch.setattr(cli_data, "digits", warn)
     status, _, err = run("train", "--data", "digits", "--epochs", 1, "--out", tmp_path)
     assert (status, err) == (0, "minicnn: a folder is passed over\n")
 
@@ -490,8 +490,8 @@ def no_fashion(monkeypatch):
     def missing(folder):
         raise DatasetNotFound(f"looked in {folder or 'all places'}")
 
-    monkeypatch.setattr(commands, "fashion_mnist", missing)
-    monkeypatch.setitem(commands.DATA, "fashion-mnist", missing)
+    monkeypatch.setattr(cli_data, "fashion_mnist", missing)
+    monkeypatch.setitem(cli_data.DATA, "fashion-mnist", missing)
 
 
 def test_without_the_default_data_digits_are_trained_on_loudly(no_fashion, run, tmp_path):
@@ -512,7 +512,7 @@ def test_without_the_default_data_digits_are_trained_on_loudly(no_fashion, run, 
 )
 def test_data_that_were_asked_for_are_not_replaced(options, place, no_fashion, run, tmp_path):
     folder = tmp_path / "run"
-    expected = (2, "", f"minicnn: looked in {place}\n")
+    expected = (2, "", f"minicnn: looked in {place}\n{cli_data.HINT}\n")
     assert run("train", "--out", folder, *options) == expected
     assert not folder.exists()
 
@@ -533,7 +533,7 @@ def test_the_default_is_lenet_on_the_real_fashion_mnist(run, tmp_path, monkeypat
         pytest.skip("Fashion-MNIST is not on this machine")
     monkeypatch.setattr(sources, "download", refuse)
     first = [data[:512] for data in minicnn.fashion_mnist()]
-    monkeypatch.setattr(commands, "fashion_mnist", lambda folder: first)
+    monkeypatch.setattr(cli_data, "fashion_mnist", lambda folder: first)
     status, out, err = run("train", "--epochs", 1, "--out", tmp_path)
     assert (status, err) == (0, "")
     assert out.startswith("lenet, 61,706 parameters, on fashion-mnist (512 images")

@@ -415,7 +415,7 @@ def test_offline_is_told_at_once_and_in_full(world, refused, monkeypatch):
             [str(world / "system" / "fashion-mnist"), "no such folder"],
             [f"{refused}: [Errno", "Connection refused"],
             ["helps"],
-            ["--data-folder"],
+            ["the argument folder"],
             ["$MINICNN_DATA"],
             [*SERVED, refused],
             ["apt-get install dataset-fashion-mnist"],

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minicnn import Linear, Sequential
+from minicnn.gradcheck.check import planned_checks
 from minicnn.gradcheck.museum import FAULTS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -243,13 +245,23 @@ def causes_in(module):
 def test_the_page_lists_the_causes_that_the_checker_names():
     rows = re.findall(r"^\| (`.*?) \|", (REPOSITORY / "docs/checking.md").read_text(), re.MULTILINE)
     listed = {cause for row in rows for cause in re.findall(r"`(.+?)`", row)}
-    modules = "diagnosis.py", "protocol.py", "differences.py"
+    modules = "check.py", "diagnosis.py", "differences.py", "kinks.py", "protocol.py"
     known = {cause for module in modules for cause in causes_in(module)}
     known -= {", ", " or "}  # between a sign and a factor, and between counts
     assert listed == known | {"opposite sign"}
     for cause in {fault.cause for fault in FAULTS} - {None}:
         patterns = (re.escape(each).replace(r"\.\.\.", ".+") for each in listed)
         assert any(re.fullmatch(pattern, cause) for pattern in patterns), cause
+
+
+def test_the_page_lists_the_checks():
+    page = (REPOSITORY / "docs/checking.md").read_text()
+    table = page[page.index("| check |") : page.index("All of this happens on the CPU")]
+    rows = re.findall(r"^\| ([\w, .]+) \| ", table, re.MULTILINE)[1:]
+    net = Sequential(Linear(2, 2))
+    checks = planned_checks(net, reference=True)
+    listed = [name for row in rows for name in row.split(", ") if name != "..."]
+    assert set(listed) == {name.replace("d0.", "d") for name in checks} - {"dbias"}
 
 
 def test_the_museum_page_holds_what_was_measured():

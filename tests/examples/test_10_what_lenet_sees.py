@@ -1,5 +1,6 @@
 """10_what_lenet_sees counts right, and its activations are those of the definition."""
 
+import dataclasses
 import importlib
 
 import numpy as np
@@ -10,6 +11,7 @@ from rounding import assert_equal_but_for_rounding
 from minicnn import corr2d_multi_in_out, digits, evaluate, lenet_relu, pool2d
 from minicnn.runs.checkpoint import save_weights
 from minicnn.runs.run_folder import new_run
+from minicnn.runs.settings import Origin
 
 NAME = "10_what_lenet_sees"
 PICTURES = {"activations_first", "activations_second", "filters_second"}
@@ -38,10 +40,10 @@ def test_draws_a_run_and_counts_its_mistakes(run_example, tmp_path):
     """The run is of a network that learnt nothing; here, one image after the other."""
     _, test_set = digits()
     test_set = test_set[:60]
-    config = {"model": "lenet-relu", "data": "digits", "classes": test_set.classes}
-    folder = new_run(tmp_path / "run", config)
+    origin = Origin("lenet-relu", "digits", test_set.classes)
+    folder = new_run(tmp_path / "run", origin)
     net = lenet_relu(np.random.default_rng(5))
-    save_weights(net, folder / "weights.safetensors", config)
+    save_weights(net, folder / "weights.safetensors", dataclasses.asdict(origin))
 
     text = run_example(NAME, "--run", folder, "--images", 60)
     counts, certainty = np.zeros((10, 10)), {}
@@ -85,9 +87,9 @@ def test_draws_a_run_and_counts_its_mistakes(run_example, tmp_path):
 
 
 def test_a_run_on_unknown_data_is_told(run_example, tmp_path):
-    config = {"model": "lenet-relu", "data": "flowers", "classes": list("abcdefghij")}
-    folder = new_run(tmp_path / "run", config)
-    save_weights(lenet_relu(), folder / "weights.safetensors", config)
+    origin = Origin("lenet-relu", "flowers", tuple("abcdefghij"))
+    folder = new_run(tmp_path / "run", origin)
+    save_weights(lenet_relu(), folder / "weights.safetensors", dataclasses.asdict(origin))
     with pytest.raises(ValueError, match="of 'flowers': choose fashion-mnist, mnist, digits with"):
         run_example(NAME, "--run", folder)
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import time
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_the_check_finds_a_wrong_gradient(name, fault, error):
     layer = WrongLinear(name, fault).astype(np.float64)
     x = 0.1 * np.random.default_rng(0).standard_normal((4, 3))
     report = check_gradients(layer, x)
-    assert [finding.gradient for finding in report.findings] == [name]
+    assert [finding.name for finding in report.findings] == [name]
     errors = report.errors
     assert errors.pop(name) == pytest.approx(error)
     assert max(errors.values()) < 1e-8
@@ -190,7 +191,7 @@ def test_the_message_names_the_first_wrong_entry_and_both_values():
     layer = OneWrong(4, 3).astype(np.float64)
     report = check_gradients(layer, np.random.default_rng(0).standard_normal((2, 4)), seed=7)
     (finding,) = report.findings
-    assert finding.gradient == "weight"
+    assert finding.name == "weight"
     assert "2 of 12 entries of dweight" in finding.message and "[1, 2]" in finding.message
     claimed, expected = (float(word.rstrip(",")) for word in finding.message.split()[-4::3])
     assert claimed - expected == pytest.approx(1000, abs=0.1)
@@ -203,7 +204,7 @@ def test_large_arrays_are_compared_along_a_direction():
     assert report.ok and report.comparisons[1].index is None
     assert report.errors["weight"] < 1e-7
     wrong = check_gradients(LinearTransposed(50, 50), x)
-    assert [finding.gradient for finding in wrong.findings] == ["weight"]
+    assert [finding.name for finding in wrong.findings] == ["weight"]
     assert "direction" in wrong.findings[0].message
 
 
@@ -280,14 +281,14 @@ def test_no_false_alarm_for_a_network_on_blank_images():
     net = Sequential(Conv2D(1, 3, 3, padding=1, rng=rng), ReLU(), MaxPool2D(3, 2), Flatten())
     assert check_gradients(net, x).ok
     wrong = Sequential(net.layers[0], scaled(ReLU, 2), *net.layers[2:])
-    assert "1.x" in {finding.gradient for finding in check_gradients(wrong, x).findings}
+    assert "1.x" in {finding.name for finding in check_gradients(wrong, x).findings}
 
 
 def test_the_wrong_layer_of_a_network_is_named():
     rng = np.random.default_rng(0)
     net = Sequential(Conv2D(1, 2, 3, rng=rng), Tanh(), ConvLastImage(2, 3, 3, rng=rng), Flatten())
     report = check_gradients(net, rng.standard_normal((3, 1, 7, 6)))
-    assert {f.gradient for f in report.findings} == {"2.weight", "2.bias"}
+    assert {f.name for f in report.findings} == {"2.weight", "2.bias"}
     assert any(
         f.message.startswith("layer 2, ConvLastImage(2, 3, 3): 54 of 54 entries of dweight")
         for f in report.findings
@@ -368,7 +369,7 @@ def test_the_cause_is_named(cause):
     gradient, fault = FAULTY[cause]
     x = np.random.default_rng(1).standard_normal((5, 4))
     report = check_gradients(Faulty(fault), x)
-    assert (report.findings[0].gradient, report.cause) == (gradient, cause), report
+    assert (report.findings[0].name, report.cause) == (gradient, cause), report
 
 
 def test_what_is_clipped_is_found():
@@ -434,8 +435,8 @@ def test_other_breaches_of_the_contract():
     assert check_gradients(SaysOtherShape(), x).cause == "output_shape is wrong"
     assert check_gradients(Centred(), x).cause == "images of a batch mixed"
     assert check_gradients(KeepsMask(), x).cause == "a batch kept in the layer"
-    assert check_gradients(WritesIntoSaved(), x).findings[0].gradient == "saved"
-    assert check_gradients(WritesIntoWeight(4, 2), x).findings[0].gradient == "weight"
+    assert check_gradients(WritesIntoSaved(), x).findings[0].name == "saved"
+    assert check_gradients(WritesIntoWeight(4, 2), x).findings[0].name == "weight"
     Centred.whole_batch = True
     assert check_gradients(Centred(), x).ok
 
@@ -505,7 +506,7 @@ def test_nan_in_a_gradient_of_a_large_array_is_found():
 
 def test_a_forward_that_is_not_the_reference_is_reported():
     report = check_gradients(Tanh(), np.ones((1, 2)), reference=lambda x: np.tanh(x) + [[0, 1e-6]])
-    assert [(f.gradient, f.cause) for f in report.findings] == [("y", "forward is wrong")]
+    assert [(f.name, f.cause) for f in report.findings] == [("y", "forward is wrong")]
     assert "[0, 1]" in report.findings[0].message
     assert check_gradients(Tanh(), np.ones((1, 2)), reference=np.tanh).ok
 
@@ -579,7 +580,7 @@ def test_gradients_that_are_missing_without_dx_are_reported():
             return super().backward(dy, saved) if need_dx else (None, {})
 
     report = check_gradients(ReturnsEarly(3, 2), np.ones((2, 3)))
-    assert {(f.gradient, f.cause) for f in report.findings} == {
+    assert {(f.name, f.cause) for f in report.findings} == {
         ("weight", "need_dx misread"),
         ("bias", "need_dx misread"),
     }
@@ -617,7 +618,7 @@ def test_at_kinks_the_layers_of_a_network_are_checked_too():
     x[0, 0, 1, 1] = 1
     assert check_gradients(Sequential(ReLU(), MaxPool2D(2)), x).ok
     wrong = check_gradients(Sequential(ReLU(), MaxPoolEveryTie(2)), x)
-    assert wrong.findings[-1].gradient == "1.x"
+    assert wrong.findings[-1].name == "1.x"
 
 
 def test_only_a_network_that_runs_its_layers_is_excused_by_their_kinks():
@@ -698,3 +699,156 @@ def test_a_loss_may_be_a_number_of_python():
         return float(abs(x - target).sum()), np.sign(x - target)
 
     assert check_gradients(LossLayer(loss, np.zeros((2, 3))), np.ones((2, 3))).ok
+
+
+class Half(ReLU):
+    """Right in forward and backward, half of it in inference."""
+
+    def __call__(self, x):
+        return super().__call__(x) / 2
+
+
+def test_inference_that_is_not_forward_is_reported():
+    x = np.array([[1.0, 3.0], [-2.0, 5.0]])
+    report = check_gradients(Half(), x)
+    assert [(f.name, f.check, f.cause) for f in report.findings] == [
+        ("y", "call", "__call__ differs from forward")
+    ]
+    assert "layer(x) is 2.5 at [1, 1], by forward 5." in str(report)
+    in_a_net = check_gradients(Sequential(Tanh(), Half()), x)
+    assert "1.y" in {f.name for f in in_a_net.findings}
+
+    class Rows(ReLU):
+        def __call__(self, x):
+            return x[0]
+
+    message = check_gradients(Rows(), x).findings[0].message
+    assert message == "layer(x) has shape (2,), by forward (2, 2)"
+
+    class InPlace(ReLU):
+        def __call__(self, x):
+            return np.maximum(x, 0, out=x)
+
+    assert check_gradients(InPlace(), x).findings[0].message == "layer(x) wrote into x"
+
+    class Single(ReLU):
+        def __call__(self, x):
+            return super().__call__(x).astype(np.float64)
+
+    assert check_gradients(Single(), x).findings[0].message == "float32 in, but layer(x) is float64"
+
+
+def test_inference_that_differs_on_purpose_is_compared_with_what_it_should_give():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+
+    def half(x):
+        return np.maximum(x, 0) / 2
+
+    assert check_gradients(Half(), x, inference=half).ok
+    wrong = check_gradients(Half(), x, inference=np.tanh)
+    assert "by inference" in wrong.findings[0].message
+    net = Sequential(ReLU(), Half())
+    assert check_gradients(net, np.round(x), inference=half).ok
+    wrong_dx = Sequential(scaled(Tanh, 2), Half())
+    assert {f.name for f in check_gradients(wrong_dx, x, inference=wrong_dx).findings} == {
+        "x",
+        "0.x",
+    }
+
+
+def test_the_traceback_of_what_a_layer_raises_is_shown():
+    def divided(x):
+        return x / np.array([1.0, 2.0])[x[:, 0].astype(int), None]
+
+    class Raises(ReLU):
+        def backward(self, dy, saved, need_dx=True):
+            return self.helper(dy), {}
+
+        def helper(self, dy):
+            raise KeyError("nothing here")
+
+    for layer, x, function in (
+        (Raises(), np.ones((2, 3)), "helper"),
+        (Elementwise(divided, np.ones_like), np.array([[1.5], [0.5]]), "divided"),
+    ):
+        report = check_gradients(layer, x)
+        lines = str(report).splitlines()
+        at = next(i for i, line in enumerate(lines) if line.endswith(f", in {function}"))
+        assert lines[at].strip().startswith(f'File "{__file__}", line ')
+        source = "raise KeyError" if function == "helper" else "return x / np.array"
+        assert lines[at + 1].strip().startswith(source)
+        assert "gradcheck/check.py" not in str(report)
+        assert report.cause == "an exception"
+
+
+def test_random_numbers_leave_nothing_to_compare_with():
+    report = check_gradients(Dropout(1), np.ones((3, 4)))
+    assert report.comparisons == () and report.kinks == 0
+    assert "dx, linearity (what is wrong comes first)" in report.unchecked[-1]
+
+
+@pytest.mark.parametrize(
+    "layer, x, unchecked",
+    [
+        (Linear(3, 2), np.ones((2, 3)), ()),
+        (Linear(3, 2), np.ones((1, 3)), ("images_apart (x has fewer than two images)",)),
+        (
+            LossLayer(squared_error, np.ones((2, 3))),
+            np.zeros((2, 3)),
+            ("images_apart, batch_size (whole_batch is True)",),
+        ),
+        (
+            Sequential(Linear(600, 2), Tanh()),
+            np.ones((2, 600)) / 600,
+            (
+                "dx, d0.weight entry by entry, but along one direction only",
+                "values of float32 against those of float64 (rounding adds up in a network)",
+            ),
+        ),
+        (
+            ReLU(),
+            np.array([[1.0, 0.0], [0.0, -2.0]]),
+            ("dx at kinks or ties (2): any slope between right and left will do",),
+        ),
+        (
+            scaled(ReLU, 3),
+            np.ones((2, 2)),
+            ("linearity (what is wrong comes first)",),
+        ),
+    ],
+)
+def test_the_report_says_what_was_not_checked(layer, x, unchecked):
+    report = check_gradients(layer, x)
+    assert report.unchecked == unchecked
+    assert [line for line in str(report).splitlines() if "not checked: " in line] == [
+        f"    not checked: {what}" for what in unchecked
+    ]
+
+
+def test_a_sample_and_an_excuse_are_told():
+    x = np.random.default_rng(0).standard_normal((2, 600))
+    x[:, :300] = 0
+    sampled, kinks = check_gradients(ReLU(), x).unchecked
+    assert sampled == "dx at 1100 of its 1200 entries: the others are a sample"
+    assert kinks.startswith("dx at kinks or ties (")
+    excused = check_gradients(Cancelling(), np.zeros((2, 3))).unchecked
+    assert any("at all, since its layers are at kinks" in line for line in excused), excused
+
+
+def test_the_name_of_version_0_1_still_reads():
+    assert check_gradients(scaled(ReLU, 3), np.ones((2, 2))).findings[0].gradient == "x"
+
+
+def test_two_threads_in_one_layer_must_not_disturb_each_other():
+    class Scratch(ReLU):
+        """Right in one thread: what is kept is used at once, and not in backward."""
+
+        def forward(self, x):
+            self.x = x
+            time.sleep(0.001)
+            return super().forward(self.x)
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    report = check_gradients(Scratch(), x)
+    assert report.cause == "not safe for two threads"
+    assert {f.check for f in report.findings} == {"two_threads"}

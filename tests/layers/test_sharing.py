@@ -10,10 +10,11 @@ from minicnn import SGD, Conv2D, Flatten, Linear, Sequential, Tanh
 from minicnn.cli.summary import summarize, table
 from minicnn.gradcheck import check_gradients
 from minicnn.runs.checkpoint import Checkpoint, load_weights, save_weights
+from minicnn.runs.settings import Origin, Settings
 from minicnn.training import History, Position
 from minicnn.training.parallel import batch_gradients
 
-CONFIG = {"model": "shared"}
+ORIGIN = Origin("shared", "none", ())
 
 
 def twice():
@@ -142,7 +143,8 @@ def test_weights_and_checkpoints_leave_it_shared(build, tmp_path):
     optimizer.step(build().params, net.params)
     save_weights(net, tmp_path / "weights")
     load_weights(other, tmp_path / "weights")
-    checkpoint = Checkpoint.of(net, optimizer, Position(History(1, "cpu")), CONFIG, "0")
+    position = Position(History(1, "cpu"))
+    checkpoint = Checkpoint.of(net, optimizer, position, Settings(), ORIGIN, "0")
     checkpoint.restore(resumed, SGD(0.1, momentum=0.5))
     for again in other, resumed:
         assert (uses(again), {name: p.tobytes() for name, p in again.params.items()}) == expected

@@ -11,10 +11,11 @@ import safetensors.numpy
 from PIL import Image
 from rounding import assert_equal_but_for_rounding, network_size
 
-from minicnn import lenet, lenet_relu
+from minicnn import __version__, lenet, lenet_relu
 from minicnn.files import write_atomically
 from minicnn.runs.checkpoint import load_weights, save_weights
 from minicnn.runs.run_folder import WEIGHTS, new_run, open_run, save_config, save_epoch
+from minicnn.runs.settings import Origin, Settings
 from minicnn.training import History
 
 
@@ -182,36 +183,41 @@ def test_a_file_system_that_cannot_flush_folders_will_do(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
-CONFIG = {"model": "lenet-relu", "data": "digits", "classes": list("0123456789")}
+ORIGIN = Origin("lenet-relu", "digits", tuple("0123456789"))
+METADATA = {"model": "lenet-relu", "data": "digits", "classes": list("0123456789")}
 
 
 def test_a_new_run_gets_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in None, tmp_path / "a" / "b":
-        made = new_run(folder, CONFIG)
+        made = new_run(folder, ORIGIN)
         assert made == folder or made.match("runs/lenet-relu-digits-*")
         assert list(made.iterdir()) == []
-        save_config(made, CONFIG)
-        assert json.loads((made / "config.json").read_text()) == CONFIG
+        save_config(made, ORIGIN, Settings(lr=0.1, seed=3))
+        config = json.loads((made / "config.json").read_text())
+        assert config == METADATA | {
+            **{"minicnn": __version__, "epochs": 10, "batch_size": 256, "lr": 0.1, "momentum": 0.0},
+            **{"nesterov": False, "weight_decay": 0.0, "schedule": "constant", "seed": 3},
+        }
 
 
 def test_a_run_is_never_written_over(tmp_path):
-    save_config(new_run(tmp_path, CONFIG), CONFIG)  # ends before its first epoch does
-    save_config(new_run(tmp_path, CONFIG), CONFIG)
+    save_config(new_run(tmp_path, ORIGIN), ORIGIN, Settings())  # ends before its first epoch does
+    save_config(new_run(tmp_path, ORIGIN), ORIGIN, Settings())
     save_weights(lenet(), tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=f"{tmp_path} is not empty"):
-        new_run(tmp_path, CONFIG)
+        new_run(tmp_path, ORIGIN)
 
 
 def test_a_run_can_be_opened_after_each_epoch(tmp_path):
-    folder, net = new_run(tmp_path, CONFIG), lenet_relu(np.random.default_rng(0))
+    folder, net = new_run(tmp_path, ORIGIN), lenet_relu(np.random.default_rng(0))
     history = History(5, "cpu", [2.0], [0.1], [2.5], [0.1], [1.5], [(0.5, 2.1, 0.1), (1, 2.0, 0.1)])
     for epoch in range(2):
         net.params["11.bias"][...] = epoch
         history.train_loss[0] = 2 + epoch
-        save_epoch(folder, net, history, CONFIG | {"epochs": 2})
+        save_epoch(folder, net, history, ORIGIN)
         opened, origin = open_run(folder)
-        assert origin == CONFIG and repr(opened) == repr(net) and bits(opened) == bits(net)
+        assert origin == ORIGIN and repr(opened) == repr(net) and bits(opened) == bits(net)
         stored = json.loads((folder / "history.json").read_text())
         assert stored == json.loads(json.dumps(dataclasses.asdict(history)))
         with Image.open(folder / "curves.png") as picture:
@@ -220,23 +226,29 @@ def test_a_run_can_be_opened_after_each_epoch(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
-NO_ORIGIN = f"{WEIGHTS} does not tell what it is the weights of: "
+NO_ORIGIN = f"{WEIGHTS} does not say which model these weights belong to: "
 BROKEN = {
     "none": (None, f"is not the folder of a run that finished an epoch: no {WEIGHTS}"),
     "no origin": ({}, f"{NO_ORIGIN}.*'model'"),
-    "another model": ({"model": "alexnet"}, f"{NO_ORIGIN}.*'alexnet'"),
-    "a list of models": ({"model": ["lenet"]}, f"{NO_ORIGIN}.*list"),
+    "another model": (
+        {"model": "alexnet"},
+        "weights of 'alexnet', which is none of lenet, lenet-relu: build .* load_weights",
+    ),
+    "a list of models": ({"model": ["lenet"]}, f"{NO_ORIGIN}.*the name of a network, got .'lenet'"),
     "a number of data": ({"data": 1}, f"{NO_ORIGIN}.*the name of a data set, got 1"),
-    "no classes": ({"classes": None}, f"{NO_ORIGIN}.*10 classes, got None"),
-    "classes by name": ({"classes": dict.fromkeys("0123456789")}, f"{NO_ORIGIN}.*10 classes"),
-    "one class": ({"classes": ["0"]}, f"{NO_ORIGIN}.*10 classes, got .'0'"),
+    "no classes": ({"classes": None}, f"{NO_ORIGIN}.*the names of the classes, got None"),
+    "classes by name": (
+        {"classes": dict.fromkeys("0123456789")},
+        f"{NO_ORIGIN}.*the names of the classes, got {{",
+    ),
+    "one class": ({"classes": ["0"]}, f"{WEIGHTS}.*10 classes, got .'0'"),
 }
 
 
 @pytest.mark.parametrize("changes, sentence", BROKEN.values(), ids=BROKEN)
 def test_a_folder_that_is_no_run_is_refused(changes, sentence, tmp_path):
     if changes is not None:
-        origin = CONFIG | {"model": "lenet"}
+        origin = METADATA | {"model": "lenet"}
         save_weights(lenet(), tmp_path / WEIGHTS, changes and origin | changes)
     with pytest.raises(ValueError, match=f"{tmp_path}.*{sentence}") as error:
         open_run(tmp_path)
@@ -259,7 +271,7 @@ def test_weights_that_others_wrote_are_not_a_run(metadata, sentence, tmp_path):
 
 def test_weights_whose_sum_is_gone_are_damaged(tmp_path):
     """Else any byte of them could change, and they would count as another program's."""
-    save_weights(lenet(), tmp_path / WEIGHTS, CONFIG | {"model": "lenet"})
+    save_weights(lenet(), tmp_path / WEIGHTS, METADATA | {"model": "lenet"})
     content = (tmp_path / WEIGHTS).read_bytes()
     for place in range(content.index(b"sha256"), content.index(b"sha256") + 90):
         damaged = content[:place] + bytes([content[place] ^ 32]) + content[place + 1 :]
@@ -271,15 +283,15 @@ def test_weights_whose_sum_is_gone_are_damaged(tmp_path):
 
 def test_an_edited_config_changes_nothing(tmp_path):
     """It is for people; what the network is of stands in the file of its weights."""
-    folder, net = new_run(tmp_path, CONFIG), lenet_relu()
-    save_weights(net, folder / WEIGHTS, CONFIG)
+    folder, net = new_run(tmp_path, ORIGIN), lenet_relu()
+    save_weights(net, folder / WEIGHTS, METADATA)
     (folder / "config.json").write_text("{")
     opened, origin = open_run(folder)
-    assert origin == CONFIG and bits(opened) == bits(net)
+    assert origin == ORIGIN and bits(opened) == bits(net)
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda pattern: "now")
-    names = [new_run(None, CONFIG).name for _ in range(3)]
+    names = [new_run(None, ORIGIN).name for _ in range(3)]
     assert names == [f"lenet-relu-digits-now{suffix}" for suffix in ("", "-2", "-3")]

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from minicnn import Linear
-from minicnn.cli import commands
+from minicnn.cli import commands, training
+from minicnn.cli import data as cli_data
 from minicnn.datasets import read_idx, read_image
-from minicnn.runs import resumable, run_folder
+from minicnn.runs import run_folder
 from minicnn.runs.checkpoint import load_weights
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -133,8 +134,8 @@ def test_files_of_weights(content, tmp_path_factory):
 def unfinished(small_digits, tmp_path, monkeypatch):
     """The folder of a run that ended in its second epoch; commands take little data, and draw and
     measure nothing."""
-    monkeypatch.setattr(commands, "digits", lambda: [part[:60] for part in small_digits])
-    monkeypatch.setattr(resumable, "estimate_seconds", lambda *args, **options: 1.0)
+    monkeypatch.setattr(cli_data, "digits", lambda: [part[:60] for part in small_digits])
+    monkeypatch.setattr(training, "estimate_seconds", lambda *args, **options: 1.0)
     monkeypatch.setattr(run_folder, "save_figure", lambda figure, path: None)
     monkeypatch.setattr(run_folder, "training_curves", lambda history: None)
     command = ["train", "--data", "digits", "--epochs", "2", "--momentum", "0.9"]
@@ -196,7 +197,7 @@ def test_forged_checkpoints(unfinished, capsys):
     def resume(data):
         def change(state):
             place = data.draw(st.sampled_from(list(places(state))))
-            values = st.integers(-1, 9) if place == ("config", "epochs") else JSON  # not for ever
+            values = st.integers(-1, 9) if place == ("settings", "epochs") else JSON  # not for ever
             return put(state, place, data.draw(st.just(DELETED) | values))
 
         shutil.rmtree(unfinished)

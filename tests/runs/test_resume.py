@@ -5,6 +5,7 @@ import contextlib
 import copy
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,13 +20,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import minicnn
 from minicnn import SGD, cosine, fit
-from minicnn.cli import commands
+from minicnn.cli import data as cli_data
+from minicnn.cli import training
 from minicnn.datasets import Dataset
 from minicnn.files import write_atomically
 from minicnn.layers.sequential import Sequential
 from minicnn.optimizers import constant
-from minicnn.runs import baseline, resumable, run_folder
+from minicnn.runs import baseline, run_folder
 from minicnn.runs.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
@@ -35,9 +38,10 @@ from minicnn.runs.checkpoint import (
     save_checkpoint,
     save_weights,
 )
+from minicnn.runs.settings import Origin, Settings
 from minicnn.training import History, Position, TrainingError, loop
 
-CONFIG = {"lr": 0.1}
+RUN = Settings(lr=0.1), Origin("small", "digits", tuple("0123456789"))
 
 
 def bits(arrays):
@@ -64,7 +68,7 @@ def pieces(new_net, small_digits, tmp_path):
 
         def save(position):
             paths.append(tmp_path / f"{len(paths)}")
-            save_checkpoint(Checkpoint.of(net, optimizer, position, CONFIG, "0"), paths[-1])
+            save_checkpoint(Checkpoint.of(net, optimizer, position, *RUN, "0"), paths[-1])
 
         history = fit(
             *(net, train, test),
@@ -110,13 +114,13 @@ def test_a_checkpoint_changes_nothing_and_is_not_changed(pieces, new_net, small_
     """Training goes on after it was taken, in the arrays and lists that it was taken from."""
     net, optimizer, _, _ = pieces(epochs=1)
     position = Position(History(130, "cpu"), 1, 50, 115.0, 5, 0.5)
-    before = bits(net.params), bits(optimizer.velocity)
-    checkpoint = Checkpoint.of(net, optimizer, position, CONFIG, "0")
-    assert (bits(net.params), bits(optimizer.velocity)) == before
+    before = bits(net.params), bits(optimizer.state)
+    checkpoint = Checkpoint.of(net, optimizer, position, *RUN, "0")
+    assert (bits(net.params), bits(optimizer.state)) == before
     net.params["0.bias"] += 1
     optimizer.velocity["0.bias"] += 1
     position.history.train_loss.append(1.0)
-    assert (bits(checkpoint.params), bits(checkpoint.velocity)) == before
+    assert (bits(checkpoint.params), bits(checkpoint.state)) == before
     assert checkpoint.position == Position(History(130, "cpu"), 1, 50, 115.0, 5, 0.5)
 
 
@@ -145,7 +149,7 @@ def test_numbers_that_wait_on_a_gpu_are_read_for_a_checkpoint_only(
     def trained(device, reads):
         def on_step(position):
             if position.step in reads:
-                assert Checkpoint.of(net, SGD(0.9), position, CONFIG, "0").position.seen == 350
+                assert Checkpoint.of(net, SGD(0.9), position, *RUN, "0").position.seen == 350
             seen.append(position.seen)
 
         net = new_net()
@@ -228,7 +232,54 @@ def test_weights_that_are_not_finite_make_no_checkpoint(new_net):
     net = new_net()
     net.params["3.bias"][1] = np.inf
     with pytest.raises(TrainingError, match="3.bias is not finite after no step; .* below 0.9 may"):
-        Checkpoint.of(net, SGD(0.9), Position(History(5, "cpu")), CONFIG, "0")
+        Checkpoint.of(net, SGD(0.9), Position(History(5, "cpu")), *RUN, "0")
+
+
+def test_a_loss_that_is_not_finite_makes_no_checkpoint(new_net):
+    """As on a GPU, where it may not have been read yet."""
+    position = Position(History(5, "cpu", [1.0]), 3)
+    position.keep(np.float32(np.nan), 1, 2)
+    with pytest.raises(TrainingError, match="the loss is nan in epoch 2, step 4"):
+        Checkpoint.of(new_net(), SGD(0.9), position, *RUN, "0")
+
+
+class Averaging:
+    """An optimizer of one's own: it keeps a mean of the gradients, and counts its steps."""
+
+    lr = 0.1
+
+    def __init__(self):
+        self.state = {}
+
+    def load_state(self, state):
+        self.state = dict(state)
+
+    def step(self, params, grads):
+        count = self.state["steps"] = self.state.get("steps", np.zeros((), int)) + 1
+        for name, w in params.items():
+            mean = self.state.get(f"mean of {name}", 0)
+            self.state[f"mean of {name}"] = mean = mean + (grads[name] - mean) / w.dtype.type(count)
+            w -= self.lr * mean
+
+
+def test_a_checkpoint_keeps_the_state_of_any_optimizer(new_net, small_digits, tmp_path):
+    train = small_digits[0][:130]
+    options = {"batch_size": 50, "workers": 1, "progress": False}
+    whole, optimizer = new_net(), Averaging()
+
+    def save(position):
+        if position.step == 1 and len(position.history.train_loss) == 1:
+            checkpoint = Checkpoint.of(whole, optimizer, position, *RUN, "0")
+            save_checkpoint(checkpoint, tmp_path / "saved")
+
+    fit(whole, train, epochs=2, optimizer=optimizer, on_step=save, **options)
+    net, resumed = new_net(seed=1), Averaging()
+    checkpoint = load_checkpoint(tmp_path / "saved")
+    checkpoint.restore(net, resumed)
+    assert resumed.state["steps"] == 4
+    start = checkpoint.position
+    fit(net, train, epochs=2, optimizer=resumed, start=start, **options)
+    assert bits(net.params) == bits(whole.params) and bits(resumed.state) == bits(optimizer.state)
 
 
 def test_the_sum_of_the_data_is_over_every_image_and_label(small_digits):
@@ -246,8 +297,8 @@ def test_the_sum_of_the_data_is_over_every_image_and_label(small_digits):
 @pytest.fixture
 def run(run_command, small_digits, monkeypatch):
     """`run_command`, with 300 digits and no picture."""
-    monkeypatch.setattr(commands, "digits", lambda: [data[:300] for data in small_digits])
-    monkeypatch.setattr(resumable, "estimate_seconds", lambda *args, **options: 1.0)
+    monkeypatch.setattr(cli_data, "digits", lambda: [data[:300] for data in small_digits])
+    monkeypatch.setattr(training, "estimate_seconds", lambda *args, **options: 1.0)
     monkeypatch.setattr(run_folder, "training_curves", lambda history: b"curves")
     monkeypatch.setattr(
         run_folder, "save_figure", lambda figure, path: write_atomically(path, figure)
@@ -316,7 +367,7 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(number, status, run, tmp_
 def test_the_folder_of_the_data_is_among_what_is_told(run, tmp_path, monkeypatch, small_digits):
     """It is not kept in the run, and the data may be found nowhere else."""
     monkeypatch.setitem(
-        commands.DATA, "digits", lambda folder: [data[:300] for data in small_digits]
+        cli_data.DATA, "digits", lambda folder: [data[:300] for data in small_digits]
     )
     monkeypatch.setattr(SGD, "step", Stopping(1, signal.SIGTERM))
     err = run(*TRAIN, "--data-folder", "my data", "--out", tmp_path)[2]
@@ -494,21 +545,70 @@ def test_settings_that_would_change_the_result_are_refused(options, sentence, un
     assert {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")} == before
 
 
-SETTINGS = {"seed": 0.0, "schedule": "linear", "model": "alexnet", "data": "cifar", "epochs": 0}
+SETTINGS = {
+    "seed": (0.0, "expected .*int.*, got 0.0"),
+    "schedule": ("linear", "schedule must be one of constant, cosine, got 'linear'"),
+    "epochs": (0, "epochs must be an integer >= 1, got 0"),
+    "momentum": (None, "missing or unknown: momentum"),
+    "dropout": (0.5, "missing or unknown: dropout"),
+}
 
 
-@pytest.mark.parametrize("name, value", [*SETTINGS.items(), ("momentum", None), ("dropout", 0.5)])
-def test_settings_of_another_version_are_refused(name, value, unfinished, run):
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_another_version_are_refused(name, unfinished, run):
+    value, reason = SETTINGS[name]
+    path = run_folder.checkpoints(unfinished)[-1]
+
+    def change(state):
+        state["settings"].pop(name, None)
+        state["settings"] |= {} if value is None else {name: value}
+
+    forge(path, change)
+    status, out, err = run(*RESUME, unfinished)
+    sentence = f"{path} is not a checkpoint of this version of minicnn, {minicnn.__version__}"
+    assert (status, out) == (2, "") and re.fullmatch(f"minicnn: {sentence}: .*{reason}.*\n", err)
+
+
+def forge(path, change):
+    """Changes the state in a checkpoint, whose sum is right all the same."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    state = json.loads(header["__metadata__"]["minicnn"]) | {"sha256": "0" * 64}
+    change(state)
+    header["__metadata__"]["minicnn"] = json.dumps(state)
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + content[8 + length :]
+    path.write_bytes(content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1))
+
+
+@pytest.mark.parametrize("name, value", {"model": "alexnet", "data": "cifar"}.items())
+def test_a_run_that_the_command_line_cannot_build_is_refused(name, value, unfinished, run):
     path = run_folder.checkpoints(unfinished)[-1]
     checkpoint = load_checkpoint(path)
-    config = {key: old for key, old in checkpoint.config.items() if key != name}
-    config |= {} if value is None else {name: value}
-    save_checkpoint(dataclasses.replace(checkpoint, config=config), path)
+    origin = dataclasses.replace(checkpoint.origin, **{name: value})
+    save_checkpoint(dataclasses.replace(checkpoint, origin=origin), path)
     status, out, err = run(*RESUME, unfinished)
-    expected = (
-        f"minicnn: {unfinished} cannot go on: its settings are not those of this version .*\n"
-    )
-    assert (status, out) == (2, "") and re.fullmatch(expected, err)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(f"minicnn: {unfinished} cannot go on here: .*'{value}'.*\n", err)
+    assert "minicnn.runs.resume_run goes on with any" in err
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_checkpoint_of_version_0_1_is_refused_in_one_sentence(unfinished, run):
+    """It had one dictionary for settings and origin, and the velocity for the optimizer."""
+
+    def as_it_was(state):
+        state["config"] = {**state.pop("settings"), **state.pop("origin"), "minicnn": "0.1.0"}
+        for name in ("network", "params", "state"):
+            del state[name]
+
+    path = run_folder.checkpoints(unfinished)[-1]
+    forge(path, as_it_was)
+    status, out, err = run(*RESUME, unfinished)
+    sentence = f"minicnn: {path} is not a checkpoint of this version of minicnn, "
+    assert (status, out) == (2, "") and err.startswith(sentence) and len(err.splitlines()) == 1
 
 
 def test_settings_that_are_those_of_the_run_may_be_given(unfinished, run):
@@ -525,7 +625,7 @@ def test_with_a_schedule_the_number_of_epochs_is_fixed(run, tmp_path):
 def test_other_data_are_refused_with_both_sums(unfinished, run, small_digits, monkeypatch):
     train, test = (data[:300] for data in small_digits)
     other = dataclasses.replace(train, images=255 - train.images)
-    monkeypatch.setattr(commands, "digits", lambda: (other, test))
+    monkeypatch.setattr(cli_data, "digits", lambda: (other, test))
     status, out, err = run(*RESUME, unfinished)
     assert (status, out) == (2, "")
     found = re.findall("[0-9a-f]{64}", err)
@@ -636,7 +736,7 @@ def test_divergence_names_the_checkpoint_and_a_lower_rate(run, tmp_path, monkeyp
     assert second == f"same one, {how})"
 
 
-LENET = baseline.COURSE | {"classes": list("0123456789")}
+LENET = Origin("lenet", "fashion-mnist", tuple("0123456789"))
 
 
 def trained(losses, accuracy=0.8):
@@ -662,7 +762,7 @@ def test_the_plateau_is_explained_while_it_lasts(losses, word, run, tmp_path, mo
     line = baseline.plateau(LENET, trained(losses))
     assert (line is None) if word is None else re.match(word, line)
     for other in {"model": "lenet-relu"}, {"data": "digits"}:
-        assert baseline.plateau(LENET | other, trained(losses)) is None
+        assert baseline.plateau(dataclasses.replace(LENET, **other), trained(losses)) is None
 
 
 @pytest.mark.parametrize(
@@ -671,17 +771,20 @@ def test_the_plateau_is_explained_while_it_lasts(losses, word, run, tmp_path, mo
     + [(0.526, "outside"), (2.3, "outside")],
 )
 def test_a_run_of_the_course_is_placed_among_the_published_ones(loss, place):
-    line = baseline.among_published(LENET, trained([2.3] * 9 + [loss]))
-    assert f"is {place} 0.449 to 0.525, where the 313 published runs" in line
-    for name, other in {"epochs": 9, "lr": 0.8, "momentum": 0.1, "data": "mnist"}.items():
-        assert baseline.among_published(LENET | {name: other}, trained([loss])) is None
+    history = trained([2.3] * 9 + [loss])
+    for seed in 0, 7:
+        line = baseline.among_published(LENET, Settings(lr=0.9, seed=seed), history)
+        assert f"is {place} 0.449 to 0.525, where the 313 published runs" in line
+    for other in {"epochs": 9}, {"lr": 0.8}, {"momentum": 0.1}:
+        assert baseline.among_published(LENET, Settings(**other), history) is None
+    for other in {"data": "mnist"}, {"model": "lenet-relu"}:
+        origin = dataclasses.replace(LENET, **other)
+        assert baseline.among_published(origin, Settings(), history) is None
 
 
 def test_the_command_line_prints_what_there_is_to_say(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        resumable, "plateau", lambda config, history: f"{len(history.curve)} points"
-    )
-    monkeypatch.setattr(resumable, "among_published", lambda config, history: config["model"])
+    monkeypatch.setattr(training, "plateau", lambda origin, history: f"{len(history.curve)} points")
+    monkeypatch.setattr(training, "among_published", lambda origin, *_: origin.model)
     _, out, _ = run(*TRAIN, "--epochs", 2, "--out", tmp_path)
     lines = out.splitlines()
     assert lines[4] == "3 points" and lines[6] == "6 points" and lines[-2] == "lenet-relu"
@@ -690,9 +793,9 @@ def test_the_command_line_prints_what_there_is_to_say(run, tmp_path, monkeypatch
 SLOW = """
 import sys, time
 from minicnn import (digits, optimizers)
-from minicnn.cli import commands
-small = [data[:300] for data in digits(1000, 300)]
-commands.digits = lambda: small
+from minicnn.cli import commands, data
+small = [part[:300] for part in digits(1000, 300)]
+data.digits = lambda: small
 step = optimizers.SGD.step
 def slow(*args):
     step(*args)
@@ -773,10 +876,13 @@ def test_the_config_of_a_run_in_use_is_not_written_over(run, tmp_path, monkeypat
         raise ValueError("in use")
         yield
 
-    run_folder.save_config(tmp_path, {"lr": 1})
+    settings, origin = RUN
+    run_folder.save_config(tmp_path, origin, settings)
+    before = (tmp_path / "config.json").read_text()
     monkeypatch.setattr(run_folder, "locked", locked)
     assert run(*TRAIN, "--lr", 2, "--out", tmp_path) == (2, "", "minicnn: in use\n")
-    assert json.loads((tmp_path / "config.json").read_text()) == {"lr": 1}
+    assert json.loads(before)["lr"] == 0.1
+    assert (tmp_path / "config.json").read_text() == before
 
 
 def test_what_a_run_leaves_that_died_before_its_first_checkpoint_is_no_loss(tmp_path):

@@ -126,6 +126,50 @@ def test_fit_is_a_plain_loop_over_batches(new_net, small_digits, seen):
     np.testing.assert_allclose(epoch_ends, [point[1:] for point in curve[2::3]], rtol=1e-10)
 
 
+def one_hot_error(logits, labels):
+    """Half the squared distance to the one-hot rows of the labels, a mean over the images."""
+    difference = logits - np.eye(logits.shape[1], dtype=logits.dtype)[labels]
+    return (difference * difference).sum() / (2 * len(labels)), difference / len(labels)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_loss_of_ones_own_is_trained_on(workers, new_net, small_digits):
+    """A plain loop in float64, whose gradients are taken over the whole batch: 1/N times the sum
+    over the images, one by one."""
+    train, test = small_digits[0][:200], small_digits[1]
+    trained, net = (new_net().astype(np.float64) for _ in range(2))
+    options = {"batch_size": 150, "epochs": 2, "optimizer": SGD(0.01), **QUIET}
+    history = fit(trained, train, test, loss=one_hot_error, workers=workers, **options)
+
+    losses, hits = [], []
+    for epoch in range(2):
+        order = np.random.default_rng((0, epoch)).permutation(200)
+        losses.append(0)
+        hits.append(0)
+        for index in order[:150], order[150:]:
+            total = {name: np.zeros_like(p) for name, p in net.params.items()}
+            for image in index:
+                y, saved = net.forward(train.images[image : image + 1] / 255)
+                target = np.zeros((1, 10))
+                target[0, train.labels[image]] = 1
+                losses[-1] += ((y - target) ** 2).sum() / 2 / 200
+                hits[-1] += (y.argmax() == train.labels[image]) / 200
+                _, grads = net.backward(y - target, saved)
+                for name, grad in grads.items():
+                    total[name] += grad / len(index)
+            for name, parameter in net.params.items():
+                parameter -= 0.01 * total[name]
+    # four steps pass their rounding on, which is no one sum, as above
+    for name, parameter in net.params.items():
+        np.testing.assert_allclose(trained.params[name], parameter, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(history.train_loss, losses, rtol=1e-10)
+    np.testing.assert_allclose(history.train_accuracy, hits, rtol=1e-10)
+    distance = ((net(test.images / 255) - np.eye(10)[test.labels]) ** 2).sum() / 2 / len(test)
+    loss, accuracy = evaluate(trained, test, loss=one_hot_error, workers=workers)
+    np.testing.assert_allclose([loss, history.test_loss[-1]], [distance] * 2, rtol=1e-9)
+    assert accuracy == history.test_accuracy[-1]
+
+
 def test_each_epoch_has_an_order_of_its_own_that_the_seed_decides(new_net, small_digits, seen):
     train = small_digits[0][:100]
 

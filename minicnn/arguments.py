@@ -1,0 +1,114 @@
+"""Arguments that are plain values: integers, pairs, numbers, flags, shapes. What does not fit gets one
+sentence: what was expected, what was given, how to fix it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minicnn.backend import array_module
+
+Pair = tuple[int, int]
+Size = int | Pair
+Shape = tuple[int, ...]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def shown(value: Any) -> str:
+    """`value` as a message shows it: in one line, an array by its type and shape."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"an array of {value.dtype} {shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def require(holds: bool, sentence: str, value: Any) -> None:
+    """Raises ValueError, with the sentence and the value, unless it holds."""
+    if not holds:
+        raise ValueError(f"{sentence}, got {shown(value)}")
+
+
+def is_integer(value: Any) -> bool:
+    """Whether it is an int, of Python or NumPy, and not True or False."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def are_strings(values: Any) -> bool:
+    """Whether they are a list or tuple of strings."""
+    return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
+
+
+def integer(name: str, value: int, minimum: int) -> int:
+    """`value` as an int; ValueError if it is not an integer >= minimum."""
+    if not is_integer(value) or value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {shown(value)}")
+    return int(value)
+
+
+def pair(name: str, value: Size, minimum: int) -> Pair:
+    """An int, or (height, width), as (height, width); ValueError if not integers >= minimum."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    require(len(values) == 2, f"{name} must be an integer or (height, width)", value)
+    height, width = values
+    return integer(name, height, minimum), integer(name, width, minimum)
+
+
+def finite(name: str, value: float) -> float:
+    """`value` as a float; ValueError if it is not a finite number."""
+    is_number = is_integer(value) or isinstance(value, (float, np.floating))
+    require(is_number and math.isfinite(value), f"{name} must be a finite number", value)
+    return float(value)
+
+
+def positive(name: str, value: float) -> float:
+    """`value` as a float; ValueError if it is not a finite number > 0."""
+    require(finite(name, value) > 0, f"{name} must be a finite number > 0", value)
+    return float(value)
+
+
+def flag(name: str, value: bool) -> bool:
+    """`value` as a bool; ValueError if it is anything else, such as an argument out of place."""
+    require(isinstance(value, (bool, np.bool_)), f"{name} must be True or False", value)
+    return bool(value)
+
+
+def generator(rng: np.random.Generator) -> np.random.Generator:
+    """`rng` itself; ValueError if it is no generator."""
+    sentence = "rng must be a Generator, as from numpy.random.default_rng(0)"
+    require(isinstance(rng, np.random.Generator), sentence, rng)
+    return rng
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """`value`, an array or nested lists, as an array; ValueError if it is not of real numbers."""
+    if isinstance(value, np.ndarray):
+        array_module(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # on a GPU; nested lists of different lengths
+        array = np.asarray(None)
+    require(array.dtype.kind in "biuf", f"{name} must be an array of numbers on the host", value)
+    return array
+
+
+def float_dtype(dtype: Any) -> np.dtype:
+    """`dtype` as a NumPy dtype; ValueError if it is not one that layers compute with."""
+    try:
+        found = None if dtype is None else np.dtype(dtype)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found not in FLOATS:  # None equals float64, which is NumPy's default
+        raise ValueError(f"expected a dtype of floats, float32 or float64, but got {shown(dtype)}")
+    return found
+
+
+def sizes(owner: object, shape: Sequence[int], minimum: int = 0) -> Shape:
+    """`shape` as a tuple; ValueError if it is not one of integers >= minimum."""
+    if not isinstance(shape, (tuple, list)):
+        raise ValueError(f"{owner} expected a shape, a tuple of integers, but got {shown(shape)}")
+    if all(type(size) is int and size >= minimum for size in shape):  # as they are in training
+        return tuple(shape)
+    return tuple(integer(f"{owner}: each size of {shape}", size, minimum) for size in shape)

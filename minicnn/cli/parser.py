@@ -1,0 +1,118 @@
+"""The arguments of the commands."""
+
+import argparse
+from collections.abc import Callable
+
+from minicnn._version import __version__
+from minicnn.backend import DEVICES
+from minicnn.cli.data import DATA
+from minicnn.models import MODELS
+from minicnn.optimizers import SCHEDULES
+
+
+def parser(commands: dict[str, Callable]) -> argparse.ArgumentParser:
+    """Of `commands`, a function for each name; the one that was called for is in args.run, and the
+    parser of its arguments in args.parser."""
+    whole = argparse.ArgumentParser(
+        prog="minicnn", description="Train LeNet in pure NumPy, and look at what it does."
+    )
+    whole.add_argument("--version", action="version", version=f"minicnn {__version__}")
+    parts = whole.add_subparsers(required=True, metavar="COMMAND")
+    for name, run in commands.items():
+        part = parts.add_parser(name, help=run.__doc__, description=run.__doc__)
+        part.set_defaults(run=run, parser=part)
+        if name in ARGUMENTS:
+            ARGUMENTS[name](part)
+    return whole
+
+
+def _train(part: argparse.ArgumentParser) -> None:
+    add = part.add_argument
+    rates = ", ".join(f"{model.lr:g} for {name}" for name, model in MODELS.items())
+    add("--model", choices=MODELS, help="network (default: lenet; for the digits lenet-relu)")
+    add("--epochs", type=_at_least(1), help="passes over the data (default: 10)")
+    add("--batch-size", type=_at_least(1), help="images in a step (default: 256)")
+    add("--lr", type=float, help=f"learning rate (default: {rates})")
+    add("--momentum", type=float, help="from 0 to below 1 (default: 0)")
+    add("--nesterov", action="store_true", default=None, help="use Nesterov's form of momentum")
+    add("--weight-decay", type=float, help="factor of the L2 penalty (default: 0)")
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        help="of the learning rate: constant, or cosine, down to 0 (default: constant)",
+    )
+    add("--seed", type=_at_least(0), help="of weights and order of images (default: 0)")
+    add("--out", help="folder for the run, new or empty (default: a new one under runs/)")
+    add("--resume", metavar="RUN", help="go on with the run in this folder, as it was set up")
+    add(
+        "--save-every",
+        type=_at_least(1),
+        metavar="STEPS",
+        help="write a checkpoint after so many steps, too (default: after each epoch only)",
+    )
+    add("--keep", type=_at_least(1), default=2, help="checkpoints that are kept (default: 2)")
+    _work(part, "fashion-mnist, or the digits where it cannot be had")
+
+
+def _evaluate(part: argparse.ArgumentParser) -> None:
+    part.add_argument("folder", metavar="RUN", help="folder of a run")
+    _work(part, "that of the run")
+
+
+def _work(part: argparse.ArgumentParser, default: str) -> None:
+    """On what data, and where."""
+    add = part.add_argument
+    add("--data", choices=DATA, help=f"data set (default: {default})")
+    add("--data-folder", help="folder of its files (default: searched for)")
+    add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
+    add("--workers", type=_at_least(1), help="processes on a CPU (default: all cores)")
+
+
+def _predict(part: argparse.ArgumentParser) -> None:
+    part.add_argument("folder", metavar="RUN", help="folder of a run")
+    part.add_argument("images", metavar="IMAGE", nargs="+", help="any picture Pillow reads")
+    part.add_argument(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="swap dark and bright (default: if the border is bright, since the training images "
+        "are bright on dark)",
+    )
+
+
+def _check(part: argparse.ArgumentParser) -> None:
+    mode = part.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--museum", action="store_true", help="check known wrong gradients, which must be caught"
+    )
+    mode.add_argument(
+        "--steps",
+        action="store_true",
+        help="print the error against the step of the differences",
+    )
+    part.add_argument("--seed", type=_at_least(0), default=0, help="of all numbers (default: 0)")
+
+
+def _summary(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--model", choices=MODELS, default="lenet", help="default: lenet")
+
+
+ARGUMENTS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "check": _check,
+    "summary": _summary,
+}
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    """An argument's type: an integer that is not below `minimum`."""
+
+    def parse(text: str) -> int:
+        if text.isdecimal() and int(text) >= minimum:
+            return int(text)
+        raise argparse.ArgumentTypeError(
+            f"expected an integer of at least {minimum} but got {text!r}"
+        )
+
+    return parse

@@ -1,0 +1,91 @@
+"""The parameters of a layer as a whole: cast, moved, copied in. A layer inherits all of it,
+and backpropagation does without: one may skip this file."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minicnn.arguments import float_dtype, require
+from minicnn.backend import Array, array_module, choose_device, device_of, to_device
+from minicnn.checks import check_float
+
+Self = TypeVar("Self", bound="Parameters")
+
+
+class Parameters:
+    """What every layer can do with its `params`."""
+
+    params: dict[str, Array]
+
+    def astype(self: Self, dtype: Any) -> Self:
+        """The same layer with parameters of `dtype`, float32 or float64; the arrays are copies."""
+        dtype = float_dtype(dtype)
+        return self.map_params(lambda parameter: parameter.astype(dtype))
+
+    def to(self: Self, device: str) -> Self:
+        """The same layer with parameters on `device`, `"cpu"` or `"gpu"`."""
+        device = choose_device(device)
+        return self.map_params(lambda parameter: to_device(parameter, device))
+
+    @property
+    def device(self) -> str:
+        """Where the parameters are, `"cpu"` or `"gpu"`; the CPU if there are none."""
+        return next(map(device_of, self.params.values()), "cpu")
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The parameters' type; float32 if there are none."""
+        return next((parameter.dtype for parameter in self.params.values()), np.dtype(np.float32))
+
+    def load_params(self, params: Mapping[str, Array]) -> None:
+        """Copies values in. Raises ValueError, and changes nothing, unless names, shapes and
+        dtypes are exactly those of `params`."""
+        own = self.params
+        require(isinstance(params, Mapping), "params must map names to arrays", params)
+        if own.keys() != params.keys():
+            missing, unknown = sorted(own.keys() - params), sorted(map(str, params.keys() - own))
+            raise ValueError(
+                f"expected the parameters {', '.join(own)}: missing {missing}, unknown {unknown}"
+            )
+        for name, parameter in own.items():
+            value = params[name]
+            array_module(value)
+            if value.shape != parameter.shape or value.dtype != parameter.dtype:
+                raise ValueError(
+                    f"parameter {name} has shape {parameter.shape} and dtype {parameter.dtype} "
+                    f"but got {value.shape} and {value.dtype}"
+                )
+        for name, parameter in own.items():
+            parameter[...] = to_device(params[name], device_of(parameter))
+
+    def map_params(self: Self, change: Callable[[Array], Array]) -> Self:
+        """A copy of the layer with `change(p)` in place of each parameter p. A layer or parameter
+        that is used twice is used twice in the copy too."""
+        require(callable(change), "change must be a function of an array", change)
+        changed = {id(p): change(p) for p in self.params.values()}
+        for parameter in changed.values():
+            check_float("map_params", parameter, "what change returns")
+        return copy.deepcopy(self, changed)  # its memo: what these stand for is copied already
+
+
+class FlatParams(dict[str, Array]):
+    """The parameters of a network by name, gathered from its layers at each access. So an entry
+    that is replaced here would be replaced nowhere else, and that raises ValueError."""
+
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise ValueError(
+            "net.params is gathered from the layers, so its entries cannot be replaced: copy "
+            "values in with net.params[name][...] = values or net.load_params(params), or assign "
+            "to the layer's own dict, as in net.layers[0].params['weight'] = array"
+        )
+
+    __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse  # type: ignore
+
+    def __setitem__(self, name: str, array: Array) -> None:
+        if array is not self.get(name):  # as it is in params[name] += 1, which has written into it
+            self._refuse()
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
+        return dict, (dict(self),)  # a copy is a plain dict

@@ -1,0 +1,135 @@
+"""How the products of a convolution are cut and joined, for speed alone: one may skip this file.
+
+What is here changes no result but for rounding, and its constants are of one kind of processor.
+
+Blocks: columns are formed a few output rows at a time, so that they stay in the cache of a core.
+
+Pieces: a large product is made as several small ones, for which OpenBLAS copies no matrix.
+
+Rows: a product of matrices is slow if one of them has few rows, and that of a convolution has as
+many as there are output channels. R rows of outputs, one below the other, can be taken for R times
+as many channels: then one window sees all that they see, and each of them uses a part of it. With
+stride S in height and no dilation,
+
+    y[n, o, R*p + r, q] = sum_{c,u,j} spread[o, r, c, u, j] * windows[n, c, u, j, p, q]
+    spread[o, r, c, r*S + i, j] = weight[o, c, i, j], and 0 elsewhere                          (1)
+    dweight[o, c, i, j] = sum_r dspread[o, r, c, r*S + i, j]                                   (2)
+
+The first line is a convolution again, whose window is (R - 1)*S rows higher and moves on by R*S.
+For a 5x5 kernel and R = 2 it has 1.2 times the multiplications, zeros included, and 0.6 times the
+columns. But its zeros times infinity are nan, so one row is taken at a time if x (forward) or dy
+(backward) is not finite; not on a GPU, where looking for that would hold up the work.
+"""
+
+import functools
+import operator
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minicnn.backend import Array, array_module, device_of
+from minicnn.windows import Window, im2col
+
+BLOCK_BYTES = {"cpu": 1 << 18, "gpu": 1 << 28}
+"""Columns worth forming at once: what stays in a core's cache; a GPU wants few, large products."""
+
+PIECE = {"cpu": 1_000_000, "gpu": sys.maxsize}
+"""Multiplications in one piece of a product: on processors with AVX-512 OpenBLAS copies the
+matrices of a larger one before it starts. On a GPU a product is one piece."""
+
+FEW_CHANNELS = 16  # up to which two rows of outputs pay on a CPU; not measured on a GPU
+
+
+class Rows:
+    """`count` rows of outputs of a convolution, R above; `window` is what they see together."""
+
+    def __init__(self, single: Window, count: int) -> None:
+        (kh, kw), (sh, sw) = single.kernel, single.stride
+        self.count = count
+        self.parts = [slice(r * sh, r * sh + kh) for r in range(count)]
+        kernel = kh + (count - 1) * sh, kw
+        self.window = Window(kernel, (count * sh, sw), single.padding, single.dilation)
+
+    def split(self, y: Array) -> Array:
+        """y (O, OH, OW, N) -> (O, R, OH/R, OW, N), a view."""
+        o, oh, ow, n = y.shape
+        return y.reshape(o, oh // self.count, self.count, ow, n).swapaxes(1, 2)
+
+    def spread(self, weight: Array, groups: int) -> Array:
+        """weight (O, C/groups, KH, KW) -> spread, as a matrix for each group,
+        (groups, O/groups*R, C/groups*U*KW)."""
+        o, c = weight.shape[:2]
+        shape = (o, self.count, c, *self.window.kernel)
+        spread = array_module(weight).zeros(shape, weight.dtype)
+        for r, part in enumerate(self.parts):
+            spread[:, r, :, part] = weight  # (1)
+        return spread.reshape(groups, o // groups * self.count, -1)
+
+    def weight_gradient(self, dspread: Array) -> Array:
+        """dspread (groups, O/groups*R, C/groups*U*KW) -> dweight (O, C/groups, KH, KW)."""
+        o = dspread.shape[0] * dspread.shape[1] // self.count
+        dspread = dspread.reshape(o, self.count, -1, *self.window.kernel)
+        rows = (dspread[:, r, :, part] for r, part in enumerate(self.parts))
+        return functools.reduce(operator.add, rows)  # (2)
+
+
+def choose_rows(window: Window, channels: int, height: int, factor: Array | None) -> Rows:
+    """Two rows of outputs at a time if that pays, else one.
+
+    It pays for few output `channels`, an even `height` of the output, and a window without
+    dilation whose `spread` is zeros to a quarter at most. `factor`, which `spread` will be
+    multiplied by, has to be finite; None if it will not be multiplied.
+    """
+    (kh, _), (sh, _), (dh, _) = window.kernel, window.stride, window.dilation
+    few_zeros = dh == 1 and 3 * (kh + sh) <= 4 * kh
+    pays = channels <= FEW_CHANNELS and height % 2 == 0 and few_zeros
+    return Rows(window, 2 if pays and (factor is None or _may_be_spread(factor)) else 1)
+
+
+def _may_be_spread(factor: Array) -> bool:
+    return device_of(factor) == "gpu" or bool(np.isfinite(np.vdot(factor, factor)))
+
+
+def blocks(weight: Array, windows: Array, *outputs: Array) -> Iterator[tuple[Any, ...]]:
+    """For a few rows of outputs at a time: (their slice, their columns by im2col, and of each of
+    `outputs` what it has in these rows), copied to where those of the block before were.
+
+    windows are (C, KH, KW, OH, OW, N), `outputs` (O, R, OH, OW, N). The columns of a block stay in
+    the cache, but are large beside the weight, whose gradient each block adds to.
+    """
+    oh, views = windows.shape[3], (windows, *outputs)
+    row_bytes = max(1, windows.nbytes // oh)
+    block_bytes = max(BLOCK_BYTES[device_of(windows)], 4 * weight.nbytes)
+    size = max(1, min(oh, block_bytes // row_bytes))
+    memories = [aligned_empty(view[..., :size, :, :]) for view in views]
+    for first in range(0, oh, size):
+        rows = slice(first, min(first + size, oh))
+        yield rows, *[im2col(view[..., rows, :, :], m) for view, m in zip(views, memories)]
+
+
+def product(weight: Array, columns: Array, out: Array | None = None) -> Array:
+    """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products with a
+    piece of the columns each, unless these would be narrow or of different widths."""
+    (groups, m, k), length = weight.shape, columns.shape[2]
+    limit, pieces = PIECE[device_of(weight)], 1
+    while m * k * length > pieces * limit:
+        pieces *= 2
+    xp = array_module(weight)
+    if pieces == 1 or length % pieces or length // pieces < 128:
+        return xp.matmul(weight, columns, out=out)
+    y = xp.empty((groups, m, length), weight.dtype) if out is None else out
+    columns = columns.reshape(groups, k, pieces, -1).swapaxes(1, 2)
+    xp.matmul(weight[:, None], columns, out=y.reshape(groups, m, pieces, -1).swapaxes(1, 2))
+    return y
+
+
+def aligned_empty(like: Array) -> Array:
+    """Unset memory (size,) for a copy of `like`, where that lives, which begins with a line of the
+    cache: so a BLAS is up to a third faster at small products than where NumPy puts arrays."""
+    if device_of(like) == "gpu":
+        return array_module(like).empty(like.size, like.dtype)
+    memory = np.empty(like.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + like.nbytes].view(like.dtype)

@@ -1,0 +1,70 @@
+"""What makes the products of a convolution fast leaves their results as they are."""
+
+import numpy as np
+import pytest
+from rounding import assert_equal_but_for_rounding
+
+from minicnn import Conv2D
+from minicnn.layers import products
+from minicnn.layers.products import aligned_empty
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(
+    "limit, pieces", [(10**9, 1), (40_000, 2), (30_000, 4), (10_000, 1), (100, 1)]
+)
+def test_a_product_is_the_same_in_pieces(limit, pieces, given, monkeypatch):
+    """In one, two, four, and in one again: of eight each would be narrow, and more do not go into
+    640."""
+    rng, shapes, matmul = np.random.default_rng(0), [], np.matmul
+    monkeypatch.setitem(products.PIECE, "cpu", limit)
+    monkeypatch.setattr(
+        np, "matmul", lambda a, b, out: (shapes.append(b.shape[-1]), matmul(a, b, out=out))[1]
+    )
+    weight, columns = rng.standard_normal((2, 3, 40)), rng.standard_normal((2, 40, 640))
+    out = np.empty((2, 3, 640)) if given else None
+    product = products.product(weight, columns, out=out)
+    assert shapes == [640 // pieces]
+    assert out is None or product is out
+    exact, size = (
+        np.einsum("gmk,gkl->gml", *factors)
+        for factors in ((weight, columns), (np.abs(weight), np.abs(columns)))
+    )
+    assert_equal_but_for_rounding(product, exact, size)
+
+
+@pytest.mark.parametrize("oh", [3, 4])
+@pytest.mark.parametrize("stride", [1, (2, 1)])
+@pytest.mark.parametrize("groups, channels", [(1, 16), (1, 17), (2, 32), (2, 34)])
+def test_two_rows_together_give_what_one_gives(oh, stride, groups, channels, monkeypatch):
+    """Where rows are even and channels few they are taken together, and nowhere else."""
+    rng = np.random.default_rng(0)
+    layer = Conv2D(2, channels, (7, 2), stride, groups=groups, rng=rng).astype(np.float64)
+    sh = layer.window.stride[0]
+    x = rng.standard_normal((2, 2, 7 + (oh - 1) * sh, 4))
+    dy = rng.standard_normal(layer.output_shape(x.shape))
+    counts = []
+
+    def results(layer, x, dy):
+        y, saved = layer.forward(x)
+        dx, grads = layer.backward(dy, saved)
+        counts.append(products.choose_rows(layer.window, channels // groups, oh, x).count)
+        return y, dx, grads["weight"], grads["bias"]
+
+    found = results(layer, x, dy)
+    monkeypatch.setattr(products, "FEW_CHANNELS", 0)
+    one_by_one = results(layer, x, dy)
+    for compared in zip(
+        found, one_by_one, results(layer.map_params(np.abs), np.abs(x), np.abs(dy))
+    ):
+        assert_equal_but_for_rounding(*compared)
+    assert counts == [2 if oh == 4 and channels // groups <= 16 else 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_memory_that_begins_with_a_line_of_the_cache(dtype):
+    for size in (1, 1000):
+        memory = aligned_empty(np.ones((size, 2), dtype)[:, 0])
+        memory[...] = 1
+        assert (memory.shape, memory.dtype, memory.ctypes.data % 64) == ((size,), dtype, 0)
+    assert aligned_empty(np.ones((3, 0), dtype)).shape == (0,)
