@@ -224,7 +224,7 @@ def _compare_along_a_direction(
         sides = differences.along(array, ALL, direction, step)
         finer = differences.along(array, ALL, direction, step / FINER)
         expected = differences.gradient(sides)  # (5)
-        scale = np.maximum(np.abs(expected), np.linalg.norm(terms))
+        scale = np.fmax(np.abs(expected), np.linalg.norm(terms))  # the norm may be nan
         error = _distance(terms.sum(), expected)
         kink = bool(at_kink(sides, finer, differences.rounding(step)))
         if not kink and error <= differences.tolerance(scale):
