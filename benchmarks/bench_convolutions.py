@@ -1,4 +1,4 @@
-"""Time and memory of one convolution in the four forms of minicnn/convolutions.py and as a layer.
+"""Time and memory of one convolution, as a layer and in the forms of reference/convolutions.py.
 
 python benchmarks/bench_convolutions.py
 python benchmarks/bench_convolutions.py --quick             does it run?

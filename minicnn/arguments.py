@@ -1,5 +1,5 @@
-"""Arguments that are plain values: integers, pairs, numbers, flags, shapes. What does not fit gets one
-sentence: what was expected, what was given, how to fix it."""
+"""Arguments that are plain values: integers, pairs, numbers, flags, shapes. What does not fit gets
+one sentence: what was expected, what was given, how to fix it."""
 
 import math
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def are_strings(values: Any) -> bool:
 
 def integer(name: str, value: int, minimum: int) -> int:
     """`value` as an int; ValueError if it is not an integer >= minimum."""
-    if not is_integer(value) or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {shown(value)}")
+    fits = is_integer(value) and value >= minimum
+    require(fits, f"{name} must be an integer >= {minimum}", value)
     return int(value)
 
 

@@ -1,4 +1,4 @@
-"""What could be imported in version 0.1 still can be, in silence, and is the same thing."""
+"""The modules of version 0.1 can still be imported under their names, in silence."""
 
 import importlib
 import subprocess

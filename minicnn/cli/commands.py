@@ -21,8 +21,8 @@ from minicnn.training.loop import evaluate
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 1 if a check fails, 2 for bad input, 130
-    when interrupted, 143 when training was stopped by SIGTERM."""
+    """Runs one command and returns its exit status: 0, 1 if a check fails or nobody reads the
+    output, 2 for bad input, 130 when interrupted, 143 when training was stopped by SIGTERM."""
     with anything_printable(), warnings_in_a_line():
         args = parser(COMMANDS).parse_args(argv)
         try:

@@ -8,6 +8,7 @@ import threadpoolctl
 from minicnn._version import __version__
 from minicnn.backend import gpu_problem
 from minicnn.datasets.sources import FASHION_MNIST, MNIST, cache_problem, chosen_problem, find
+from minicnn.text import align
 from minicnn.training.cores import cores
 
 PACKAGES = ("numpy", "threadpoolctl", "safetensors", "pooch", "tqdm", "matplotlib", "Pillow")
@@ -31,5 +32,4 @@ def report() -> str:
     problems = (chosen_problem(FASHION_MNIST), chosen_problem(MNIST), cache_problem())
     lines += [("warning", problem) for problem in problems if problem]
     lines.append(("GPU", gpu_problem() or "works"))
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name.ljust(width)}  {finding}" for name, finding in lines)
+    return "\n".join(align(lines, "<<"))

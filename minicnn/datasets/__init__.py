@@ -1,5 +1,5 @@
 """Labelled images: Fashion-MNIST, MNIST and digits that need no download, and files of your own.
-Whatever the format, what comes out is a `Dataset`."""
+Readers give arrays; a set of labelled images is a `Dataset`."""
 
 from minicnn.datasets.dataset import Dataset, as_input, batches
 from minicnn.datasets.digits import digits

@@ -178,7 +178,7 @@ class _Log:
         try:
             self.add(check, list(findings))
         except Exception as error:
-            self.add(check, [_raised(error, "with other inputs, as the contract was checked")])
+            self.add(check, [_raised(error, "with other inputs, as the protocol was checked")])
 
     def failed(self, check: str) -> bool:
         return any(finding.check == check for finding in self.findings)

@@ -55,11 +55,13 @@ def slopes(
     """Slopes of function(), `here` at present, to the right and left, as the entries `where` of
     `array`, flattened, move along `direction`. The array is changed in place and restored."""
     before = array.flat[where]
-    array.flat[where] = before + step * direction
-    right = (function() - here) / step  # (1)
-    array.flat[where] = before - step * direction
-    left = (here - function()) / step  # (2)
-    array.flat[where] = before
+    try:
+        array.flat[where] = before + step * direction
+        right = (function() - here) / step  # (1)
+        array.flat[where] = before - step * direction
+        left = (here - function()) / step  # (2)
+    finally:
+        array.flat[where] = before
     return right, left
 
 
@@ -78,10 +80,11 @@ def numerical_gradient(
     here: Any = function(array)
     is_number = numbers("function(array)", here).ndim == 0
     require(is_number, "function(array) must be one number", here)
+    here = float(here)
     gradient = np.empty(array.shape)
 
     def value() -> Any:
-        return function(array)
+        return float(function(array))
 
     for k in range(array.size):
         sides = slopes(value, here, array, k, 1.0, step)

@@ -28,7 +28,7 @@ from minicnn.gradcheck.report import Finding
 
 FINER = 8  # how many times finer the second step is
 CURVED = 1 / 16, 1 / 4  # what curvature leaves of the gap, 1 / FINER, up to a factor of 2
-ROUNDINGS = 4  # of y in one gap, (y(a + h) - 2 * y(a) + y(a - h)) / h
+GAP_ROUNDINGS = 4  # of y in one gap, (y(a + h) - 2 * y(a) + y(a - h)) / h
 
 
 def at_kink(sides: Array, finer: Array, rounding: float) -> Array:
@@ -36,7 +36,7 @@ def at_kink(sides: Array, finer: Array, rounding: float) -> Array:
     times smaller, and `rounding` is what one rounding of y does to a slope of `sides`."""
     gap, finer_gap = (np.max(np.abs(right - left), -1, initial=0) for right, left in (sides, finer))
     # the rounding of the finer gap, FINER times as large, must not pass for what is left of the gap
-    noise = ROUNDINGS * FINER / CURVED[0] * rounding + 1e-6 * np.max(np.abs(sides), initial=0)
+    noise = GAP_ROUNDINGS * FINER / CURVED[0] * rounding + 1e-6 * np.max(np.abs(sides), initial=0)
     return (gap > noise) & ((finer_gap < CURVED[0] * gap) | (finer_gap > CURVED[1] * gap))  # (2)
 
 

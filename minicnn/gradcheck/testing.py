@@ -40,7 +40,8 @@ def parametrize_layers(*cases: Case) -> pytest.MarkDecorator:
         layer, x, *settings = case
         report = functools.cache(functools.partial(_report, layer, x, *settings))
         title = " ".join(repr(layer).split())
-        for check in planned_checks(layer, "reference" in dict(*settings)):
+        has_reference = bool(settings) and settings[0].get("reference") is not None
+        for check in planned_checks(layer, has_reference):
             params.append(
                 pytest.param(functools.partial(_check, check, report), id=f"{title}-{check}")
             )

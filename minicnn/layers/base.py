@@ -2,7 +2,7 @@
 
 For a scalar loss L and dy = dL/dy, `backward` returns dx = dL/dx, by the chain rule
 
-    dL/dx[k] = sum_m dL/dy[m] * (derivative of y[m] by x[k])
+    dL/dx[k] = sum_m dL/dy[m] * (derivative of y[m] with respect to x[k])
 
 and, in the same way, dL/dparam for each parameter.
 

@@ -64,10 +64,10 @@ class MaxPool2D(Pool2D):
         return batch_first(y), (x, y)
 
     def backward(self, dy: Array, saved: tuple[Array, Array], need_dx: bool = True) -> Result:
-        if not need_dx:
-            return None, {}
         x, y = saved
         check_gradient(self, dy, batch_first(y).shape, y)
+        if not need_dx:
+            return None, {}
         xp = array_module(x)
         padded = self.window.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
         dy = batch_last(dy)
@@ -109,9 +109,9 @@ class AvgPool2D(Pool2D):
         return batch_first(y), x.shape
 
     def backward(self, dy: Array, saved: Shape, need_dx: bool = True) -> Result:
+        check_gradient(self, dy, self.output_shape(saved))
         if not need_dx:
             return None, {}
-        check_gradient(self, dy, self.output_shape(saved))
         dtaps = batch_last(dy) * self._share(saved, dy)  # (4)
         dpadded = array_module(dy).zeros(self.window.padded_shape(saved), dy.dtype)
         for dtap in self.window.taps(dpadded):

@@ -1,4 +1,5 @@
-"""How the products of a convolution are cut and joined, for speed alone: one may skip this file.
+"""How the products of a convolution are cut and joined, for speed alone: read it as
+`weight @ columns` at first.
 
 What is here changes no result but for rounding, and its constants are of one kind of processor.
 

@@ -20,7 +20,7 @@ class Flatten(Layer):
 
     def output_shape(self, x_shape: Shape) -> Shape:
         if len(sizes(self, x_shape)) < 2:
-            raise ValueError(f"Flatten() expected x of shape (N, ...) but got {tuple(x_shape)}")
+            raise ValueError(f"{self} expected x of shape (N, ...) but got {tuple(x_shape)}")
         return x_shape[0], math.prod(x_shape[1:])
 
     def forward(self, x: Array) -> tuple[Array, Shape]:

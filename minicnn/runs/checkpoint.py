@@ -131,7 +131,7 @@ class Checkpoint:
             if not np.isfinite(parameter).all():
                 raise TrainingError(
                     f"parameter {name} is not finite after {position.place}; a learning rate below "
-                    f"{optimizer.lr:g} may help"
+                    f"{settings.lr:g} may help"
                 )
         state = copy.deepcopy(_on_host(optimizer.state))
         position = copy.deepcopy(position)

@@ -1,7 +1,7 @@
 """The folder of one training run: what was asked for, how it went, the weights and a picture.
 
-config.json            the settings, and
-history.json           the history after each epoch: for people, no program reads them
+config.json            version, network, data, classes and settings: for people, no program reads it
+history.json           the history after each epoch, likewise
 weights.safetensors    the weights after the last finished epoch, and what they belong to
 best.safetensors       the weights after the epoch with the highest test accuracy
 curves.png             loss and accuracy against epochs
@@ -37,15 +37,13 @@ from minicnn.runs.checkpoint import (
 from minicnn.runs.settings import Origin, Settings
 from minicnn.training.history import History
 
-CONFIG, HISTORY, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = (
-    "config.json",
-    "history.json",
-    "weights.safetensors",
-    "best.safetensors",
-    "curves.png",
-    "checkpoints",
-    ".lock",
-)
+CONFIG = "config.json"
+HISTORY = "history.json"
+WEIGHTS = "weights.safetensors"
+BEST = "best.safetensors"
+CURVES = "curves.png"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 
 
 def check_unused(folder: Path | str) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from minicnn.arguments import integer, require
+from minicnn.arguments import are_strings, integer, require
 from minicnn.optimizers import SCHEDULES, SGD
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run trains: all that decides its result beside the network and the data. Raises
+    """How a run trains: all that decides its result besides the network and the data. Raises
     ValueError for what makes no sense.
 
     lr, momentum, nesterov, weight_decay: of SGD
@@ -52,5 +52,5 @@ class Origin:
     def __post_init__(self) -> None:
         require(isinstance(self.model, str), "expected the name of a network", self.model)
         require(isinstance(self.data, str), "expected the name of a data set", self.data)
-        names = isinstance(self.classes, tuple) and all(isinstance(n, str) for n in self.classes)
+        names = isinstance(self.classes, tuple) and are_strings(self.classes)
         require(names, "expected a tuple of the names of the classes", self.classes)

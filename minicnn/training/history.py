@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from minicnn.backend import Array
+from minicnn.text import number
 
 
 class TrainingError(ValueError):
@@ -84,9 +85,7 @@ class Position:
         """In words, as in "2 epochs and 3 steps"."""
         epochs = len(self.history.train_loss)
         words = [
-            f"{count} {noun}" + ("" if count == 1 else "s")
-            for count, noun in ((epochs, "epoch"), (self.step, "step"))
-            if count
+            number(count, noun) for count, noun in ((epochs, "epoch"), (self.step, "step")) if count
         ]
         return " and ".join(words) or "no step"
 

@@ -53,10 +53,10 @@ def fit(
         to be as they were there. The result is that of training in one piece, bit for bit
 
     Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
-    are then those before the step. What the last step of an epoch does is seen on `test`. On a
-    GPU, where reading the loss holds up the work, that is done a few times an epoch: the step is
-    named, but later ones have been taken. Raises ValueError, before any work, for settings out of
-    range and for a network that does not fit the images.
+    are then those before the step. What the last step of an epoch spoils shows only in the loss on
+    `test`. On a GPU, where reading the loss holds up the work, that is done a few times an epoch:
+    the step is named, but later ones have been taken. Raises ValueError, before any work, for
+    settings out of range and for a network that does not fit the images.
     """
     integer("epochs", epochs, 1)
     integer("batch_size", batch_size, 1)
@@ -107,7 +107,7 @@ def fit(
                 place = f"{error} of {len(steps)}"
                 if error.step > position.step:  # the weights are still those that it had
                     place += f": {_first_not_finite(net, train, steps[position.step])}"
-                raise TrainingError(f"{place}; {_remedy(optimizer)}") from None
+                raise TrainingError(f"{place}; {_remedy(lr)}") from None
             synchronize(net.device)
             mean_loss, accuracy = position.means
             history.train_loss.append(mean_loss)
@@ -115,7 +115,7 @@ def fit(
             history.train_seconds.append(time.perf_counter() - began)
             position = Position(history)
             if test is not None:
-                _append_test(history, *evaluate(net, test, loss=loss, workers=workers), optimizer)
+                _append_test(history, *evaluate(net, test, loss=loss, workers=workers), lr)
             show.epoch(history, epochs)
             if on_epoch:
                 on_epoch(history)
@@ -135,10 +135,10 @@ def _read(position: Position, steps: int) -> tuple[float, float] | None:
     return position.means
 
 
-def _append_test(history: History, loss: float, accuracy: float, optimizer: SGD) -> None:
+def _append_test(history: History, loss: float, accuracy: float, lr: float) -> None:
     if not math.isfinite(loss):
         epoch = len(history.train_loss)
-        raise TrainingError(f"the test loss is {loss} after epoch {epoch}; {_remedy(optimizer)}")
+        raise TrainingError(f"the test loss is {loss} after epoch {epoch}; {_remedy(lr)}")
     history.test_loss.append(loss)
     history.test_accuracy.append(accuracy)
 
@@ -207,7 +207,7 @@ def _check_loss(loss: Loss) -> None:
 
 
 def _check_position(position: Position, images: int, batch_size: int, epochs: int) -> None:
-    """Raises ValueError unless training with these settings comes by `position`."""
+    """Raises ValueError unless training with these settings passes through `position`."""
     done, total = len(position.history.train_loss), math.ceil(images / batch_size)
     if position.history.images != images:
         raise ValueError(
@@ -236,8 +236,8 @@ def _first_not_finite(net: Layer, data: Dataset, index: Array) -> str:
     return "every layer's output is finite, but too large for the loss"
 
 
-def _remedy(optimizer: SGD) -> str:
-    return f"a learning rate below {optimizer.lr:g} may help"
+def _remedy(lr: float) -> str:
+    return f"a learning rate below {lr:g} may help"
 
 
 class _Progress:

@@ -53,9 +53,8 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
 
     _keep_freed_memory()
     with ONE_BLAS_THREAD, contextlib.ExitStack() as stack:
-        daemon = (
-            multiprocessing.current_process().daemon
-        )  # one of a pool, which shares the cores already
+        # a process of a pool, say, which shares the cores already
+        daemon = multiprocessing.current_process().daemon
         if workers == 1 or is_worker or daemon:
             yield lambda jobs: list(map(quick_work, jobs))
         elif can_fork():

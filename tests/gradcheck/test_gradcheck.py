@@ -395,7 +395,7 @@ def test_what_backward_returns_is_checked(fault, message):
     assert re.search(message, str(report))
 
 
-def test_other_breaches_of_the_contract():
+def test_other_breaches_of_the_protocol():
     class SaysOtherShape(ReLU):
         def output_shape(self, x_shape):
             return x_shape[::-1]
@@ -691,7 +691,7 @@ def test_where_an_exception_came_from_is_told():
     table = np.arange(10.0)
     lookup = Elementwise(lambda x: table[x.astype(int)].astype(x.dtype), np.zeros_like)
     message = str(check_gradients(lookup, np.array([[1.5, 2.5]])))
-    assert "IndexError with other inputs, as the contract was checked" in message
+    assert "IndexError with other inputs, as the protocol was checked" in message
 
 
 def test_a_loss_may_be_a_number_of_python():
@@ -852,3 +852,20 @@ def test_two_threads_in_one_layer_must_not_disturb_each_other():
     report = check_gradients(Scratch(), x)
     assert report.cause == "not safe for two threads"
     assert {f.check for f in report.findings} == {"two_threads"}
+
+
+def test_a_function_that_returns_a_view_of_what_moves():
+    x = np.zeros(2)
+    np.testing.assert_allclose(numerical_gradient(lambda x: x[:1].reshape(()), x), [1, 0])
+
+
+def test_the_entries_are_restored_when_the_function_raises():
+    def sure_at_zero_only(x):
+        if x.any():
+            raise RuntimeError("not there")
+        return 0.0
+
+    x = np.zeros(2)
+    with pytest.raises(RuntimeError, match="not there"):
+        numerical_gradient(sure_at_zero_only, x)
+    assert not x.any()

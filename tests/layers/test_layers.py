@@ -391,3 +391,10 @@ def test_sizes_that_are_no_sizes(layer, names, values):
 def test_hyper_parameters_that_do_not_go_together(layer, arguments, message):
     with pytest.raises(ValueError, match=message):
         layer(**VALID[layer] | arguments)
+
+
+@pytest.mark.parametrize("layer", [MaxPool2D(2), AvgPool2D(2), ReLU(), Flatten(), Conv2D(1, 1, 2)])
+def test_a_gradient_that_does_not_fit_is_refused_without_dx_too(layer):
+    _, saved = layer.forward(np.ones((2, 1, 4, 4), np.float32))
+    with pytest.raises(ValueError, match="expected dy"):
+        layer.backward(np.ones(3, np.float32), saved, need_dx=False)

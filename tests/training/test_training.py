@@ -348,7 +348,8 @@ def test_nan_is_traced_to_epoch_step_and_layer(layer, name, new_net, small_digit
         net.layers[layer].params["bias"][1] = np.nan
         poisoned.update(bits(net))
 
-    settings = {"optimizer": SGD(0.25), "batch_size": 200, "on_epoch": poison, **QUIET}
+    settings = {"optimizer": SGD(0.25), "schedule": lambda share: 0.5, "batch_size": 200}
+    settings |= {"on_epoch": poison, **QUIET}
     place = f"the loss is nan in epoch 2, step 1 of 5: .* that of layer {layer}, {name}"
     with pytest.raises(TrainingError, match=f"{place}.* below 0.25 may help"):
         fit(net, small_digits[0], **settings)
