@@ -22,7 +22,7 @@ def as_path(path: Path | str) -> Path:
     no path, and where the home folder is not known.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str) or "\0" in text:
+    if not isinstance(text, str) or not text or "\0" in text:
         given = repr(text) if isinstance(text, str) else type(path).__name__
         raise ValueError(f"expected a path, a string or a Path, but got {given}")
     text = os.path.expanduser(text)

@@ -73,7 +73,7 @@ from minicnn.backend import Array
 from minicnn.layers.parameters import Parameters
 
 Gradients = dict[str, Array]
-Result = tuple[Array | None, Gradients]
+Result = tuple[Array | Any, Gradients]  # Any for None, as dx is with need_dx=False alone
 
 
 class Layer(Parameters):

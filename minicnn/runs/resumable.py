@@ -210,18 +210,19 @@ def _check_network(folder: Path, checkpoint: Checkpoint, net: Layer) -> None:
     """Raises ValueError unless `net` is built as the network of the checkpoint was."""
     before = _description(checkpoint.network, checkpoint.params)
     after = _description(describe(net), net.params)
-    for then, now in itertools.zip_longest(before, after, fillvalue="nothing more"):
-        if then != now:
-            raise ValueError(
-                f"{folder} cannot go on with another network: expected {then}, got {now}; build it "
-                "as for the run, or start a new run"
-            )
+    for lines in zip(before, after):
+        for then, now in itertools.zip_longest(*lines, fillvalue="nothing more"):
+            if then != now:
+                raise ValueError(
+                    f"{folder} cannot go on with another network: expected {then}, got {now}; "
+                    "build it as for the run, or start a new run"
+                )
 
 
-def _description(network: str, params: Mapping[str, Array]) -> list[str]:
+def _description(network: str, params: Mapping[str, Array]) -> tuple[list[str], list[str]]:
     """Its layers, a line each, and its parameters."""
-    layers = [line.strip(" ,") for line in network.splitlines()]
-    return layers + [f"{name} {p.shape} of {p.dtype}" for name, p in sorted(params.items())]
+    layers = [line.strip(" ,") for line in network.splitlines() if line.strip(" ,") != ")"]
+    return layers, [f"{name} {p.shape} of {p.dtype}" for name, p in sorted(params.items())]
 
 
 def _check_data(checkpoint: Checkpoint, data: Dataset) -> None:

@@ -218,6 +218,10 @@ def run(data, tmp_path):
 OTHER = {
     "activation": (own_net(activation=Tanh), r"expected ReLU\(\), got Tanh\(\)"),
     "shorter": (Sequential(Conv2D(1, 4, 5, 3), ReLU(), Flatten(), Linear(256, 10)), "Doubled"),
+    "longer": (
+        Sequential(*own_net().layers, Tanh()),
+        r"expected nothing more, got Tanh\(\)",
+    ),
     "dtype": (own_net().astype(np.float64), r"of float32, got 0.bias \(4,\) of float64"),
     "shape": (
         Sequential(Conv2D(1, 4, 5, 3), ReLU(), Doubled(), Flatten(), Linear(256, 10, bias=False)),
