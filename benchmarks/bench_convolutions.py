@@ -52,7 +52,8 @@ def functions(form: str, text: str, shape: tuple[int, ...]) -> tuple[Callable, C
     if form == "Conv2D":
         return lambda: layer(x), lambda: layer.backward(dy, layer.forward(x)[1])
     conv2d, conv2d_backward = CONVOLUTIONS[form]
-    weight, bias, padding = layer.params["weight"], layer.params["bias"], layer.window.padding
+    weight, bias = layer.params["weight"], layer.params["bias"]
+    padding = sum(layer.window.padding, ())
 
     def forward() -> np.ndarray:
         return conv2d(x, weight, bias, padding=padding)

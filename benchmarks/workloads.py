@@ -47,7 +47,7 @@ def minicnn_train(settings: dict) -> Iterator[list[Task]]:
     with batch_gradients(net, data, batch, settings["cores"]) as gradients:
 
         def step() -> None:
-            _, _, grads = gradients(rng.integers(len(data), size=batch))
+            _, _, grads, _ = gradients(rng.integers(len(data), size=batch))
             optimizer.step(net.params, grads)
 
         yield [Task(step, batch)]
@@ -224,7 +224,7 @@ def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
 
         def step() -> None:
             for index, lr in next(parts):
-                _, _, grads = gradients(index)
+                _, _, grads, _ = gradients(index)
                 optimizer.lr = lr
                 optimizer.step(net.params, grads)
 

@@ -6,9 +6,26 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 
-from minicnn import SGD, Linear, MaxPool2D, ReLU, Sigmoid, Tanh, corr2d, softmax_cross_entropy
+from minicnn import (
+    GELU,
+    SGD,
+    Augmentation,
+    BatchNorm2D,
+    Conv2D,
+    LeakyReLU,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    corr2d,
+    fashion_mnist,
+    softmax_cross_entropy,
+)
 from minicnn.gradcheck import LossLayer
 from minicnn.gradcheck.checklist import STEPS, step_errors
 
@@ -56,23 +73,27 @@ def linear_uses():
 
 
 def activations():
-    """Sigmoid, tanh and ReLU with their derivatives, and the entries that the page computes."""
+    """The activations with their derivatives, and the entries that the page computes."""
     panels = [
         ("sigmoid", Sigmoid(), np.log([1 / 3, 1, 3, 4])),
         ("tanh", Tanh(), np.log([1 / 2, 1, 3])),
         ("ReLU", ReLU(), np.array([-2.0, -1, 0, 1, 2, 3])),
+        ("leaky ReLU, slope 1/2", LeakyReLU(0.5), np.array([-2.0, 0, 1, 2, 3])),
+        ("GELU", GELU(), np.array([-1.0, 0, 1])),
     ]
     left, right = np.linspace(-4, 0, 200), np.linspace(1e-9, 4, 200)
-    figure = Figure(figsize=(9, 3.7), layout="constrained")
-    for axes, (title, layer, entries) in zip(figure.subplots(1, 3, sharey=True), panels):
+    figure = Figure(figsize=(9, 6.8), layout="constrained")
+    *grid, empty = figure.subplots(2, 3, sharey=True).flat
+    for axes, (title, layer, entries) in zip(grid, panels):
         for x, styles in (left, ("-", "--")), (right, ("-", "--")), (entries, ("o", "o")):
             y, saved = layer.forward(x)
             dx, _ = layer.backward(np.ones_like(x), saved)
             axes.plot(x, y, styles[0], color="tab:blue", label="$f(x)$")
             axes.plot(x, dx, styles[1], color="tab:orange", label="$f\\,'(x)$")
-        axes.legend(handles=axes.lines[:2], loc="upper left")
         axes.set(xlim=(-4, 4), ylim=(-1.1, 3.2), xlabel="$x$", title=title)
         axes.grid(alpha=0.3)
+    empty.legend(handles=axes.lines[:2], loc="center")
+    empty.axis("off")
     return figure
 
 
@@ -334,6 +355,108 @@ def steps():
     return figure
 
 
+def augmentation():
+    """Ten images of Fashion-MNIST, one of each class, and what augmentation makes of them."""
+    train, _ = fashion_mnist()
+    images = train.images[[int((train.labels == k).argmax()) for k in range(10)]]
+    both = Augmentation(mirror=True, shift=2, erase=0.5)
+    rows = [
+        ("images", Augmentation()),
+        ("mirror=True", Augmentation(mirror=True)),
+        ("shift=4", Augmentation(shift=4)),
+        ("erase=1.0", Augmentation(erase=1.0)),
+        ("mirror=True,\nshift=2,\nerase=0.5", both),
+        ("again", both),
+        ("and again", both),
+    ]
+    rng = np.random.default_rng(1)
+    figure = Figure(figsize=(9, 5.7))
+    edges = {"left": 0.13, "right": 1, "bottom": 0, "top": 1, "hspace": 0.1}
+    for axes, (name, augment) in zip(figure.subplots(len(rows), 1, gridspec_kw=edges), rows):
+        framed = np.pad(augment(images, rng)[:, 0], ((0, 0), (0, 0), (1, 1)), constant_values=255)
+        row = np.concatenate(framed, axis=1)
+        # each pixel four times each way: viewers blur what they enlarge
+        axes.imshow(row.repeat(4, 0).repeat(4, 1), cmap="gray", interpolation="none")
+        axes.set_ylabel(name, rotation=0, ha="right", va="center")
+        axes.set(xticks=[], yticks=[], frame_on=False)
+    return figure
+
+
+def batch_norm_paths():
+    """The three paths from a number of a channel to its normalised numbers."""
+    count, chosen, boxes_at, right = 6, 1, 4.6, 9
+    boxes = {"mean": (2, "#d95f0e"), "var": (4, "#2ca02c")}
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    axes = figure.subplots()
+
+    def arrow(start, end, colour, width=1.8):
+        style = {"color": colour, "linewidth": width, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", end, start, arrowprops=style | {"arrowstyle": "->"})
+
+    def label(x, y, text, colour):
+        frame = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.text(x, y, text, ha="center", va="center", fontsize=13, color=colour, bbox=frame)
+
+    for name, (y, colour) in boxes.items():
+        for m in range(count):
+            is_chosen = m == chosen
+            arrow((0.4, m), (boxes_at - 0.65, y), *((colour,) if is_chosen else (GREY, 1)))
+            arrow((boxes_at + 0.65, y), (right - 0.4, m), colour, 1)
+        box = Rectangle((boxes_at - 0.6, y - 0.3), 1.2, 0.6, facecolor=PLAIN, edgecolor="black")
+        axes.add_patch(box)
+        axes.text(boxes_at, y, name, ha="center", va="center", fontsize=13)
+    arrow((0.4, chosen), (right - 0.4, chosen), FRAMES[0])
+    for m in range(count):
+        fill = ORANGE if m == chosen else PLAIN
+        for x, name, colour in (0, "x", fill), (right, r"\hat{x}", BLUE):
+            axes.add_patch(Circle((x, m), 0.34, facecolor=colour, edgecolor="black", zorder=3))
+            axes.text(x, m, f"${name}_{m}$", ha="center", va="center", fontsize=13, zorder=4)
+    label(boxes_at, chosen, "$s$", FRAMES[0])
+    label(2.1, 1.48, "$1/M$", boxes["mean"][1])
+    label(6.6, 2, "$-s$", boxes["mean"][1])
+    label(2.1, 2.44, r"$2\,(x_1 - \mathrm{mean})/M$", boxes["var"][1])
+    label(6.6, 4, r"$-\hat{x}_m s^2/2$", boxes["var"][1])
+    axes.set(xlim=(-0.5, right + 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+def residual_gradients():
+    """The size of the gradient through twenty layers, without shortcuts and with them."""
+    channels, depth = 16, 20
+
+    def layer(rng, normalised):
+        first = [BatchNorm2D(channels)] if normalised else []
+        return Sequential(*first, ReLU(), Conv2D(channels, channels, 3, padding=1, rng=rng))
+
+    runs = [
+        ("ReLU, convolution", False, False, "#3182bd", "v"),
+        ("the same with a shortcut", True, False, "#d95f0e", "^"),
+        ("batch norm, ReLU, convolution, with a shortcut", True, True, "black", "o"),
+    ]
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for name, shortcut, normalised, colour, marker in runs:
+        rng = np.random.default_rng(0)
+        layers = [layer(rng, normalised) for _ in range(depth)]
+        layers = [Residual(body) for body in layers] if shortcut else layers
+        x, tape = rng.standard_normal((16, channels, 16, 16)), []
+        for each in layers:
+            x, saved = each.forward(x)
+            tape.append(saved)
+        dx = rng.standard_normal(x.shape)
+        sizes = [dx.std()]
+        for each, saved in zip(layers[::-1], tape[::-1]):
+            dx, _ = each.backward(dx, saved)
+            sizes.append(dx.std())
+        axes.semilogy(sizes[::-1], label=name, color=colour, marker=marker, markersize=5)
+    axes.set(xlabel="after layer (0: the input)", xticks=range(0, depth + 1, 2))
+    axes.set(ylabel="standard deviation of the gradient")
+    axes.grid(color="#dddddd")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
 FIGURES = {
     figure.__name__: figure
     for figure in [
@@ -348,6 +471,9 @@ FIGURES = {
         glorot_layers,
         two_convolutions,
         steps,
+        augmentation,
+        batch_norm_paths,
+        residual_gradients,
     ]
 }
 

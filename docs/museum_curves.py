@@ -1,8 +1,9 @@
-"""What each fault of the museum does to a training: `python docs/museum_curves.py`, 2 minutes.
+"""What each fault of the museum does to a training: `python docs/museum_curves.py`, 5 minutes.
 
-Trains one network with each fault in it, and the right one beside it, on the built-in digits.
-Leaves all numbers in figures/museum.json, and draws figures/museum.svg and the tables of museum.md
-from them; with --draw it only draws.
+Trains a network with each fault in it, and the right one beside it, on the built-in digits: one of
+the older layers or a second one of the newer. Leaves all numbers in figures/museum.json, and draws
+figures/museum.svg and the tables of museum.md from them. With --missing it trains only what is not
+in the file yet, and adds that under a date of its own; with --draw it only draws.
 """
 
 import argparse
@@ -23,13 +24,19 @@ from tqdm import tqdm
 
 import minicnn
 from minicnn import (
+    GELU,
     SGD,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
+    ConvTranspose2D,
+    Dropout,
     Flatten,
+    LeakyReLU,
     Linear,
     MaxPool2D,
     ReLU,
+    Residual,
     Sequential,
     Sigmoid,
     Tanh,
@@ -47,9 +54,19 @@ PAGE, START, END = DOCS / "museum.md", "<!-- results -->", "<!-- end of results 
 
 SEEDS, EPOCHS, BATCH, MOMENTUM, TRAIN, TEST = 3, 8, 16, 0.9, 2000, 1000
 LR = {softmax_cross_entropy: 0.05, squared_error: 0.2}
+NEWER = {LeakyReLU, GELU, ConvTranspose2D, BatchNorm2D, Dropout, Residual}
+RIGHT = {
+    "softmax_cross_entropy": "the first, `softmax_cross_entropy`",
+    "squared_error": "the first, `squared_error`",
+    "second network": "the second, `softmax_cross_entropy`",
+}
+"""The networks without a fault, and what the page calls them."""
 BLANK = 64  # pixels below this, of 255, are set to 0, so that blank parts are ties
 GROUPS = {
-    "No difference": ("#3182bd", "the losses are those of the right network, up to rounding"),
+    "No difference": (
+        "#3182bd",
+        "the losses are those of the right network, up to rounding, and inference differs little",
+    ),
     "Trains as well": ("#31a354", "ends within 2 points of the right network, or above it"),
     "Trains worse": ("#d95f0e", "ends more than 2 points below the right network"),
     "Does not train": ("#cb181d", "ends below 30 %, where guessing gives 10 %, or stops"),
@@ -57,14 +74,29 @@ GROUPS = {
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
 
-def network(fault, seed):
-    """Digits (N, 1, 28, 28) -> (N, 10), with `fault`, if it is one of a layer, in its place."""
+def network(right, fault, seed):
+    """Digits (N, 1, 28, 28) -> (N, 10): the right network of this name with `fault`, if it is one
+    of a layer, in its place."""
     rng = np.random.default_rng(seed)
 
-    def layer(right, *arguments, **keywords):
-        is_wrong = fault is not None and fault.right is right
-        return (fault.wrong if is_wrong else right)(*arguments, **keywords)
+    def layer(kind, *arguments, **keywords):
+        is_wrong = fault is not None and fault.right is kind
+        return (fault.wrong if is_wrong else kind)(*arguments, **keywords)
 
+    if right == "second network":
+        return Sequential(
+            Conv2D(1, 8, 5, stride=2, rng=rng),
+            layer(BatchNorm2D, 8),
+            layer(LeakyReLU, 0.1),
+            AvgPool2D(2),
+            layer(Residual, Sequential(Conv2D(8, 8, 3, padding=1, rng=rng), layer(GELU))),
+            layer(ConvTranspose2D, 8, 8, 3, stride=2, padding=1, rng=rng),
+            Tanh(),
+            AvgPool2D(2),
+            Flatten(),
+            layer(Dropout, 0.25, rng=rng),
+            Linear(200, 10, rng=rng),
+        )
     return Sequential(
         Conv2D(1, 8, 5, rng=rng),
         layer(MaxPool2D, 3, stride=2, padding=1),
@@ -88,10 +120,11 @@ def data():
     )
 
 
-def train(right_loss, fault, seed):
+def train(right, fault, seed):
     """One training: the mean loss of each epoch, the accuracy on the test set before and after
     each, the loss at step 10, and where and why it stopped."""
-    net, optimizer = network(fault, seed), SGD(LR[right_loss], MOMENTUM)
+    right_loss = squared_error if right == "squared_error" else softmax_cross_entropy
+    net, optimizer = network(right, fault, seed), SGD(LR[right_loss], MOMENTUM)
     loss_function = fault.wrong if fault is not None and fault.right is right_loss else right_loss
     training, test = data()
     test_images, test_labels = test.batch(slice(None))
@@ -108,10 +141,14 @@ def train(right_loss, fault, seed):
             if right_loss is squared_error:
                 target = np.eye(10, dtype=np.float32)[target]
             try:
-                scores, saved = net.forward(images)
+                at_step = net.at((seed, len(losses)))
+                scores, saved = at_step.forward(images)
                 loss, dscores = loss_function(scores, target)
-                _, grads = net.backward(dscores, saved, need_dx=False)
+                _, grads = at_step.backward(dscores, saved, need_dx=False)
+                updates = at_step.updates(saved)
                 optimizer.step(net.params, grads)
+                for name, array in updates.items():
+                    net.state[name][...] = array
             except Exception as error:  # whatever a fault raises is its result
                 reason = f"{type(error).__name__}: {error}"
                 return run | {"stopped": {"step": len(losses) + 1, "reason": reason}}
@@ -124,22 +161,23 @@ def train(right_loss, fault, seed):
     return run | {"loss_at_step_10": losses[9]}
 
 
-def job(loss_name, fault_name, seed):
+def job(right, fault_name, seed):
     """A training in a process of its own, on one core."""
-    right_loss = {loss.__name__: loss for loss in LR}[loss_name]
     with threadpool_limits(1), np.errstate(all="ignore"):
-        return train(right_loss, BY_NAME.get(fault_name), seed)
+        return train(right, BY_NAME.get(fault_name), seed)
 
 
-def loss_of(fault):
-    """The loss that a network with this fault is trained on."""
-    return squared_error if fault.right is squared_error else softmax_cross_entropy
+def right_of(fault):
+    """The name of the network that has this fault, without it."""
+    if fault.right in NEWER:
+        return "second network"
+    return "squared_error" if fault.right is squared_error else "softmax_cross_entropy"
 
 
-def measure():
-    """All trainings, as they go into the file."""
-    kinds = [(loss.__name__, None) for loss in LR]
-    kinds += [(loss_of(fault).__name__, fault.name) for fault in FAULTS]
+def measure(known):
+    """The trainings whose names are not in `known`, as they go into the file."""
+    kinds = [(right, None) for right in RIGHT if right not in known]
+    kinds += [(right_of(fault), fault.name) for fault in FAULTS if fault.name not in known]
     runs = {(kind, seed): None for kind in kinds for seed in range(SEEDS)}
     with ProcessPoolExecutor(cores()) as pool:
         futures = {pool.submit(job, *kind, seed): (kind, seed) for kind, seed in runs}
@@ -161,10 +199,15 @@ def measure():
             "lr": {loss.__name__: lr for loss, lr in LR.items()},
         },
         "trainings": {
-            fault or loss: [runs[(loss, fault), seed] for seed in range(SEEDS)]
-            for loss, fault in kinds
+            fault or right: [runs[(right, fault), seed] for seed in range(SEEDS)]
+            for right, fault in kinds
         },
     }
+
+
+def all_trainings(sittings):
+    """{name: its runs} of all sittings."""
+    return {name: runs for sitting in sittings for name, runs in sitting["trainings"].items()}
 
 
 def first_stop(runs):
@@ -181,7 +224,7 @@ def grouped(trainings):
     """{group: its faults}, in each the best first."""
     groups = {group: [] for group in GROUPS}
     for fault in FAULTS:
-        groups[group_of(trainings[fault.name], trainings[loss_of(fault).__name__])].append(fault)
+        groups[group_of(trainings[fault.name], trainings[right_of(fault)])].append(fault)
     for faults in groups.values():
         faults.sort(key=lambda f: -np.mean(final(trainings[f.name], "accuracy") or 0))
     return groups
@@ -191,13 +234,13 @@ def group_of(runs, right):
     accuracy = final(runs, "accuracy")
     if accuracy is None or np.mean(accuracy) < 0.3:
         return "Does not train"
-    if all(
+    if np.mean(final(right, "accuracy")) - np.mean(accuracy) > 0.02:
+        return "Trains worse"
+    same_losses = all(
         np.isclose(run["loss_at_step_10"], other["loss_at_step_10"], rtol=1e-5, atol=0)
         for run, other in zip(runs, right)
-    ):
-        return "No difference"
-    below = np.mean(final(right, "accuracy")) - np.mean(accuracy)
-    return "Trains as well" if below <= 0.02 else "Trains worse"
+    )
+    return "No difference" if same_losses else "Trains as well"
 
 
 def draw(trainings):
@@ -214,7 +257,7 @@ def draw(trainings):
             axes.axis("off")
         for i, (fault, axes) in enumerate(zip(faults, panels.flat)):
             axes.set_title(fault.name, fontsize=8.5)
-            for run in trainings[loss_of(fault).__name__]:
+            for run in trainings[right_of(fault)]:
                 axes.plot(run["accuracy"], color="#cccccc", linewidth=3)
             for run in trainings[fault.name]:
                 axes.plot(run["accuracy"], color=colour, linewidth=1)
@@ -231,9 +274,14 @@ def draw(trainings):
     return figure
 
 
-def markdown(results):
+def markdown(sittings):
     """The numbers of the page, and a table for each group."""
-    trainings, settings = results["trainings"], results["settings"]
+    trainings, settings = all_trainings(sittings), sittings[0]["settings"]
+    sat = [
+        f"on {sitting['date']} ({sum(name in BY_NAME for name in sitting['trainings'])} faults, "
+        f"NumPy {sitting['versions']['numpy']})"
+        for sitting in sittings
+    ]
     groups = grouped(trainings)
     same, as_well, worse, not_at_all = map(len, groups.values())
     fell = sum(
@@ -248,12 +296,11 @@ def markdown(results):
         "",
         "| the right network | loss | accuracy |",
         "|---|---|---|",
-        *(f"| `{loss.__name__}` | {cells(trainings[loss.__name__])}" for loss in LR),
+        *(f"| {RIGHT[right]} | {cells(trainings[right])}" for right in RIGHT),
         "",
         f"All figures are means of {SEEDS} seeds, with the lowest and the highest accuracy in "
         f"brackets. The loss is that of the last of {settings['epochs']} epochs, the accuracy that "
-        f"on {settings['test']:,} test images. Trained on {results['date']} with NumPy "
-        f"{results['versions']['numpy']}.",
+        f"on {settings['test']:,} test images. Trained {' and '.join(sat)}.",
     ]
     for group, faults in groups.items():
         lines += ["", f"### {group}", "", sentence(GROUPS[group][1]), ""]
@@ -274,8 +321,8 @@ def cells(runs):
 
 
 def escaped(text):
-    """Text in which no star opens bold or italics."""
-    return text.replace("*", r"\*")
+    """Text in which no star or underscore opens bold or italics."""
+    return text.replace("*", r"\*").replace("__", r"\_\_")
 
 
 def sentence(text):
@@ -290,13 +337,18 @@ def put_into(page, content):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--draw", action="store_true", help="from the numbers in museum.json")
-    if not parser.parse_args().draw:
-        RESULTS.write_text(json.dumps(measure(), indent=1) + "\n")
-    results = json.loads(RESULTS.read_text())
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--missing", action="store_true", help="train what is not in museum.json")
+    mode.add_argument("--draw", action="store_true", help="from the numbers in museum.json")
+    args = parser.parse_args()
+    sittings = json.loads(RESULTS.read_text()) if args.missing or args.draw else []
+    if not args.draw:
+        sittings.append(measure(all_trainings(sittings)))
+        RESULTS.write_text(json.dumps(sittings, indent=1) + "\n")
     matplotlib.rcParams["svg.hashsalt"] = "the same file each time"
-    draw(results["trainings"]).savefig(FIGURE, facecolor="white", metadata={"Date": None})
-    PAGE.write_text(put_into(PAGE.read_text(), markdown(results)))
+    figure = draw(all_trainings(sittings))
+    figure.savefig(FIGURE, facecolor="white", metadata={"Date": None})
+    PAGE.write_text(put_into(PAGE.read_text(), markdown(sittings)))
 
 
 if __name__ == "__main__":

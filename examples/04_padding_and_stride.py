@@ -40,7 +40,7 @@ def written(geometry):
 def course_size(layer, size):
     """The course's formula: its padding is the total of both sides."""
     kernel, stride, padding = layer.window.kernel, layer.window.stride, layer.window.padding
-    return tuple((size - k + 2 * p + s) // s for k, p, s in zip(kernel, padding, stride))
+    return tuple((size - k + sum(p) + s) // s for k, p, s in zip(kernel, padding, stride))
 
 
 def shapes():
@@ -119,7 +119,7 @@ def frame(axes, corner, shape, **style):
 def draw(axes, geometry):
     """The padded image with three windows, and beside it the output with what comes of them."""
     layer = summing(**geometry)
-    ph, pw = layer.window.padding
+    (ph, _), (pw, _) = layer.window.padding
     counts = windows_of(summing(**geometry | {"padding": 0}), (8 + 2 * ph, 8 + 2 * pw))
     for (i, j), count in np.ndenumerate(counts):
         inside = ph <= i < ph + 8 and pw <= j < pw + 8
@@ -130,7 +130,7 @@ def draw(axes, geometry):
     for i, j in np.ndindex(*output):
         axes.add_patch(Rectangle((11 + j, i), 1, 1, facecolor=BLUES(0.06), edgecolor="0.7"))
     for place, style in (((0, 0), "-"), ((0, 1), "--"), ((1, 0), ":")):
-        corner = np.multiply(place, layer.window.stride) - layer.window.padding
+        corner = np.multiply(place, layer.window.stride) - (ph, pw)
         frame(axes, corner, layer.window.kernel, linestyle=style, linewidth=2.2)
         frame(axes, np.add(place, (0, 11)), (1, 1), linestyle=style, linewidth=2.2)
     axes.set_title(f"{written(geometry)}: {output[0]} x {output[1]}", fontsize=11)

@@ -48,7 +48,7 @@ def train(net, train_set, test_set, gradients, *, epochs, lr, seed, show=lambda 
         seen, loss_sum, correct_sum, seconds = 0, 0.0, 0, 0.0
         for step, index in enumerate(steps, 1):
             start = time.perf_counter()
-            loss, correct, grads = gradients(index)
+            loss, correct, grads, *_ = gradients(index)
             optimizer.step(net.params, grads)
             seen += len(index)
             loss_sum += float(loss) * len(index)
@@ -76,7 +76,7 @@ def compare_one_step(net, train_set, gradients):
     """Says how far the gradients of a batch in chunks are from those of the batch in one piece."""
     index = np.arange(min(BATCH_SIZE, len(train_set)))
     _, _, whole = gradients_in_one_piece(net, train_set, index)
-    _, _, summed = gradients(index)
+    _, _, summed, _ = gradients(index)
     largest = max(float(abs(grad).max()) for grad in whole.values())
     apart = max(largest_difference(whole[name], summed[name]) for name in whole)
     print(

@@ -5,23 +5,31 @@ from types import ModuleType
 
 from minicnn._moved import MOVED
 from minicnn._version import __version__ as __version__
-from minicnn.datasets import digits, fashion_mnist, mnist
+from minicnn.adam import Adam, AdamW
+from minicnn.datasets import Augmentation, digits, fashion_mnist, mnist
 from minicnn.gradcheck import check_gradients
 from minicnn.layers import (
+    GELU,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
+    ConvTranspose2D,
+    Dropout,
     Flatten,
+    GlobalAvgPool2D,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPool2D,
     ReLU,
+    Residual,
     Sequential,
     Sigmoid,
     Tanh,
 )
 from minicnn.losses import softmax, softmax_cross_entropy, squared_error
 from minicnn.models import lenet, lenet_relu
-from minicnn.optimizers import SGD, cosine
+from minicnn.optimizers import SGD, cosine, warmup
 from minicnn.reference import (
     corr2d,
     corr2d_multi_in,
@@ -32,13 +40,23 @@ from minicnn.reference import (
 from minicnn.training import evaluate, fit
 
 __all__ = [
+    "Adam",
+    "AdamW",
+    "Augmentation",
     "AvgPool2D",
+    "BatchNorm2D",
     "Conv2D",
+    "ConvTranspose2D",
+    "Dropout",
     "Flatten",
+    "GELU",
+    "GlobalAvgPool2D",
     "Layer",
+    "LeakyReLU",
     "Linear",
     "MaxPool2D",
     "ReLU",
+    "Residual",
     "SGD",
     "Sequential",
     "Sigmoid",
@@ -60,6 +78,7 @@ __all__ = [
     "softmax",
     "softmax_cross_entropy",
     "squared_error",
+    "warmup",
 ]
 
 

@@ -3,7 +3,7 @@ one sentence: what was expected, what was given, how to fix it."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from minicnn.backend import array_module
 
 Pair = tuple[int, int]
 Size = int | Pair
+Sides = tuple[Pair, Pair]  # (top, bottom), (left, right)
+Padding = Size | tuple[int, int, int, int] | Literal["same"]
 Shape = tuple[int, ...]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -56,6 +58,19 @@ def pair(name: str, value: Size, minimum: int) -> Pair:
     return integer(name, height, minimum), integer(name, width, minimum)
 
 
+def sides(name: str, value: Any) -> Sides:
+    """An int, (height, width) or (top, bottom, left, right), as ((top, bottom), (left, right));
+    ValueError if not integers >= 0."""
+    count = len(value) if isinstance(value, (tuple, list)) else 2
+    choice = 'an integer, (height, width), (top, bottom, left, right) or "same"'
+    require(count in (2, 4), f"{name} must be {choice}", value)
+    if count == 4:
+        top, bottom, left, right = (integer(name, side, 0) for side in value)
+    else:
+        top, left = bottom, right = pair(name, value, 0)
+    return (top, bottom), (left, right)
+
+
 def finite(name: str, value: float) -> float:
     """`value` as a float; ValueError if it is not a finite number."""
     is_number = is_integer(value) or isinstance(value, (float, np.floating))
@@ -66,6 +81,12 @@ def finite(name: str, value: float) -> float:
 def positive(name: str, value: float) -> float:
     """`value` as a float; ValueError if it is not a finite number > 0."""
     require(finite(name, value) > 0, f"{name} must be a finite number > 0", value)
+    return float(value)
+
+
+def share(name: str, value: float) -> float:
+    """`value` as a float; ValueError if it is not a number from 0 to 1."""
+    require(0 <= finite(name, value) <= 1, f"{name} must be a number from 0 to 1", value)
     return float(value)
 
 

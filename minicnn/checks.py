@@ -45,10 +45,10 @@ def check_images(owner: object, x_shape: Shape, channels: int | None = None) -> 
 
 def check_input(layer: Any, x: Array) -> Shape:
     """The shape of the layer's output. Raises ValueError unless x is floats, where the layer's
-    parameters are, and of a shape that fits."""
+    arrays are, and of a shape that fits."""
     check_float(layer, x)
-    for parameter in layer.params.values():
-        check_device(layer, "x", x, parameter)
+    for array in layer.arrays.values():
+        check_device(layer, "x", x, array)
     return layer.output_shape(x.shape)
 
 

@@ -10,17 +10,29 @@ because log p[n, t] = z[n, t] - log sum_j exp(z[n, j]), and the derivative of th
 z[n, k] is p[n, k] itself. Taking the row's maximum off z first leaves (1) as it is, and no exp
 overflows.
 
+Labels may be smoothed, classes weighted, and the targets t (N, K) any probabilities; a label is the
+row [k = t[n]]. With the smoothing e and the class weights w:
+
+    q[n, k] = w[k] * ((1 - e) * t[n, k] + e/K)                                             (4)
+    loss = -(1/N) sum_n sum_k q[n, k] log p[n, k]                                          (5)
+    dz[n, k] = (p[n, k] sum_j q[n, j] - q[n, k]) / N                                       (6)
+
+Whatever the weights, the divisor is N. PyTorch's is so for probabilities; for labels it is the sum
+of w[t[n]], which is no mean over images, so that a batch cut into chunks would have another loss.
+
 Squared error, for prediction y and target t of one shape, with M entries:
 
-    loss = (1/M) sum (y - t)**2      reduction "mean";  without 1/M for "sum"              (4)
-    dy = (2/M) (y - t)               likewise                                              (5)
+    loss = (1/M) sum (y - t)**2      reduction "mean";  without 1/M for "sum"              (7)
+    dy = (2/M) (y - t)               likewise                                              (8)
 
-Source: C. Bishop, "Pattern Recognition and Machine Learning", 2006, sections 4.3.4 and 5.2.
+Source: C. Bishop, "Pattern Recognition and Machine Learning", 2006, sections 4.3.4 and 5.2;
+C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, section
+7, for label smoothing.
 """
 
 import numpy as np
 
-from minicnn.arguments import shown
+from minicnn.arguments import share, shown
 from minicnn.backend import Array, array_module
 from minicnn.checks import check_device, check_float
 
@@ -35,19 +47,34 @@ def softmax(logits: Array) -> Array:
     return p / p.sum(axis=1, keepdims=True)  # (1)
 
 
-def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """(loss, dlogits) of logits (N, K) and labels (N,), integers from 0 to K-1.
+def softmax_cross_entropy(
+    logits: Array,
+    labels: Array,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Array | None = None,
+) -> tuple[Array, Array]:
+    """(loss, dlogits) of logits (N, K) and labels: (N,), integers from 0 to K-1, or (N, K),
+    probabilities.
+
+    label_smoothing: the share of each target, 0 to 1, that is spread evenly over all classes
+    class_weights: (K,), numbers >= 0; all 1 if None
 
     The loss is a mean over the batch, in the dtype of the logits; on a GPU it stays there. Raises
-    ValueError for shapes that do not fit, and on the CPU for labels out of range; on a GPU reading
-    them would hold up the work, so there they must have been checked before.
+    ValueError for shapes that do not fit, and on the CPU for labels or weights out of range; on a
+    GPU reading them would hold up the work, so there they must have been checked before.
     """
     xp = array_module(logits)
     _check_labels(logits, labels)
+    label_smoothing = share("label_smoothing", label_smoothing)
     n, k = logits.shape
     z = logits - logits.max(axis=1, keepdims=True)
     exp_z = xp.exp(z)
     sum_exp = exp_z.sum(axis=1, keepdims=True)
+    if labels.ndim == 2 or label_smoothing or class_weights is not None:
+        q = _targets(logits, labels, label_smoothing, class_weights)
+        loss = (q * (xp.log(sum_exp) - xp.where(q == 0, 0, z))).sum() / n  # (5)
+        return loss, (exp_z / sum_exp * q.sum(axis=1, keepdims=True) - q) / n  # (1), (6)
     is_label = labels[:, None] == xp.arange(k)
     loss = (xp.log(sum_exp).sum() - xp.where(is_label, z, 0).sum()) / n  # (2)
     return loss, (exp_z / sum_exp - is_label) / n  # (1), (3)
@@ -68,22 +95,52 @@ def squared_error(prediction: Array, target: Array, reduction: str = "mean") -> 
         raise ValueError(f'reduction must be "mean" or "sum", got {shown(reduction)}')
     m = prediction.size if reduction == "mean" else 1
     difference = prediction - target
-    return (difference * difference).sum() / m, difference * (2 / m)  # (4), (5)
+    return (difference * difference).sum() / m, difference * (2 / m)  # (7), (8)
+
+
+def _targets(
+    logits: Array, labels: Array, label_smoothing: float, class_weights: Array | None
+) -> Array:
+    """q (N, K), in the dtype of the logits."""
+    xp, k, dtype = array_module(logits), logits.shape[1], logits.dtype
+    w: Array | float = 1.0
+    if class_weights is not None:
+        check_float("softmax_cross_entropy", class_weights, "class_weights")
+        check_device("softmax_cross_entropy", "class_weights", class_weights, logits)
+        if class_weights.shape != (k,):
+            raise ValueError(
+                f"expected class_weights of shape ({k},) for logits {logits.shape}, "
+                f"got {class_weights.shape}"
+            )
+        _check_range("class_weights", class_weights, np.inf)
+        w = class_weights.astype(dtype)
+    t = labels if labels.ndim == 2 else labels[:, None] == xp.arange(k)
+    return w * ((1 - label_smoothing) * t.astype(dtype) + label_smoothing / k)  # (4)
 
 
 def _check_labels(logits: Array, labels: Array) -> None:
     check_float("softmax_cross_entropy", logits, "logits")
     check_device("softmax_cross_entropy", "labels", labels, logits)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.size == 0:
+    fits = labels.shape in (logits.shape, logits.shape[:1])
+    if logits.ndim != 2 or not fits or logits.size == 0:
         raise ValueError(
-            f"expected logits (N, K) and labels (N,) with N >= 1 and K >= 1, "
+            f"expected logits (N, K) and labels (N,) or (N, K) with N >= 1 and K >= 1, "
             f"got {logits.shape} and {labels.shape}"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
+    if labels.ndim == 2:
+        check_float("softmax_cross_entropy", labels, "labels (N, K)")
+        _check_range("labels (N, K)", labels, 1)
+        return
+    if labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers, got {labels.dtype}")
-    if array_module(labels) is np and (labels.min() < 0 or labels.max() >= logits.shape[1]):
-        first = np.argmax((labels < 0) | (labels >= logits.shape[1]))
+    _check_range("labels", labels, logits.shape[1] - 1)
+
+
+def _check_range(name: str, array: Array, largest: float) -> None:
+    """Raises ValueError, on the CPU, unless all entries are numbers from 0 to `largest`."""
+    if array_module(array) is np and not (array.min() >= 0 and array.max() <= largest):
+        first = np.argwhere(~((array >= 0) & (array <= largest)))[0]
         raise ValueError(
-            f"labels must lie in 0..{logits.shape[1] - 1} for logits of shape {logits.shape}, "
-            f"got {labels[first]} at index {first}"
+            f"{name} must lie in 0..{largest}, got {array[tuple(first)]} at index "
+            f"{', '.join(map(str, first))}"
         )

@@ -7,102 +7,176 @@ With gradient g of a parameter w, learning rate lr, momentum m and weight decay 
     g = v, or with Nesterov g = g + m*v    v again, as if the next gradient were g too     (3)
     w = w - lr*g                                                                           (4)
 
-Large steps at first, to get on, and small ones at last, to settle: half a cosine takes lr from its
-full size to 0. After a share t of the training, between 0 and 1, lr is multiplied by
+Before all that, the gradients G of all parameters, seen as one vector, may be cut to a length c:
 
-    cosine(t) = (1 + cos(pi*t)) / 2                                                        (5)
+    G = G * min(1, c / (||G|| + 1e-6))                                                     (5)
+
+Large steps at first, to get on, and small ones at last, to settle: a schedule multiplies lr after a
+share t of the training, between 0 and 1. Warm-up rises to the full size in a share s, since far
+from any minimum full steps may diverge, and leaves the rest of the training to another schedule:
+
+    cosine(t) = (1 + cos(pi*t)) / 2                                                        (6)
+    linear(t) = 1 - t                                                                      (7)
+    warmup(t) = 0.1 + 0.9*t/s  where t < s, else schedule((t - s) / (1 - s))               (8)
+
+It starts at a tenth, because the first step, at t = 0, would do nothing with a rate of 0.
 
 Source: B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
 Y. Bengio, N. Boulanger-Lewandowski, R. Pascanu, "Advances in optimizing recurrent networks", ICASSP
-2013, section 3.5, for Nesterov in this form, with lr taken out of v as PyTorch does; I. Loshchilov,
-F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, for the cosine.
+2013, section 3.5, for Nesterov in this form, with lr taken out of v as PyTorch does; R. Pascanu,
+T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, for
+(5); I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
+for the cosine; P. Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2, for warm-up.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from minicnn.arguments import finite, flag, positive, require
-from minicnn.backend import Array
+from minicnn.arguments import finite, flag, positive, require, share
+from minicnn.backend import Array, array_module
 from minicnn.checks import check_device, check_float
 
-VELOCITY = "velocity."
+Schedule = Callable[[float], float]
 
 
-class SGD:
-    """Steps of size `lr` against the gradient.
+class Optimizer:
+    """What all optimizers share: checks, weight decay, clipping, and the state.
 
-    momentum is in [0, 1), weight_decay >= 0, `nesterov` needs momentum. `velocity` holds v by
-    parameter name, from the first step on.
+    A subclass names in `kept` those of its attributes that map names of parameters to arrays, and
+    updates one parameter in `_update`.
 
-    Of any optimizer, `state` is what its steps leave for later ones: a dictionary of arrays under
-    names of its own, which `load_state` takes back. Checkpoints keep it as it is.
+    `state` is what its steps leave for later ones: a dictionary of arrays under names of its own,
+    which `load_state` takes back. Checkpoints keep it as it is.
+
+    weight_decay: >= 0
+    decay_biases: whether parameters with one axis decay too: biases, and those of batch norm
+    clip_norm: the greatest length of all gradients, as one vector; None for no limit
     """
 
+    kept: tuple[str, ...] = ()
+
     def __init__(
-        self, lr: float, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+        self, lr: float, weight_decay: float, decay_biases: bool, clip_norm: float | None
     ) -> None:
         self.lr = positive("lr", lr)
-        if not 0 <= finite("momentum", momentum) < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         if finite("weight_decay", weight_decay) < 0:
             raise ValueError(f"weight_decay must be a finite number >= 0, got {weight_decay}")
-        self.nesterov = flag("nesterov", nesterov)
-        if self.nesterov and not momentum:
-            raise ValueError("nesterov needs momentum > 0, got 0")
-        self.momentum = float(momentum)
         self.weight_decay = float(weight_decay)
-        self.velocity: dict[str, Array] = {}
+        self.decay_biases = flag("decay_biases", decay_biases)
+        self.clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
 
     @property
     def state(self) -> dict[str, Array]:
-        """v of each parameter, itself and not a copy, as "velocity.0.weight"."""
-        return {VELOCITY + name: v for name, v in self.velocity.items()}
+        """The arrays themselves and not copies, named as "velocity.0.weight"."""
+        return {
+            f"{kind}.{name}": array
+            for kind in self.kept
+            for name, array in getattr(self, kind).items()
+        }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Copies the state of another SGD in. Raises ValueError, and changes nothing, for names
-        or arrays that are none."""
+        """Copies the state of another optimizer of this class in. Raises ValueError, and changes
+        nothing, for names or arrays that are none."""
         require(isinstance(state, Mapping), "state must map names to arrays", state)
+        loaded: dict[str, dict[str, Array]] = {kind: {} for kind in self.kept}
+        owner, named = type(self).__name__, " or ".join(f"{kind}.PARAMETER" for kind in self.kept)
         for name, array in state.items():
-            known = isinstance(name, str) and name.startswith(VELOCITY)
-            require(known, f"the state of SGD is named {VELOCITY}PARAMETER", name)
-            check_float("SGD", array, f"state[{name!r}]")
-        self.velocity = {name.removeprefix(VELOCITY): v.copy() for name, v in state.items()}
+            kind, _, parameter = name.partition(".") if isinstance(name, str) else ("", "", "")
+            require(kind in loaded, f"the state of {owner} is named {named}", name)
+            check_float(owner, array, f"state[{name!r}]")
+            loaded[kind][parameter] = array.copy()
+        for kind, arrays in loaded.items():
+            setattr(self, kind, arrays)
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless
         all are floats on one device, `grads` has the names and shapes of `params`, and so have the
         parameters of earlier steps."""
         self._check(params, grads)
+        if self.clip_norm is not None and grads:
+            grads = _clipped(grads, self.clip_norm)
         for name, w in params.items():
-            g = grads[name]
-            if self.weight_decay:
-                g = g + self.weight_decay * w  # (1)
-            if self.momentum:
-                v = self.velocity[name] = self.momentum * self.velocity.get(name, 0.0) + g  # (2)
-                g = g + self.momentum * v if self.nesterov else v  # (3)
-            w -= self.lr * g  # (4)
+            decays = self.decay_biases or w.ndim > 1
+            self._update(name, w, grads[name], self.weight_decay if decays else 0.0)
+
+    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
+        """Takes a step with w in place, and leaves g as it is."""
+        raise NotImplementedError
 
     def _check(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+        owner = type(self).__name__
         for kind, arrays in (("params", params), ("grads", grads)):
             require(isinstance(arrays, Mapping), f"{kind} must map names to arrays", arrays)
             for name, array in arrays.items():
-                check_float("SGD", array, f"{kind}[{name!r}]")
-        expected, given, earlier = (
-            {name: array.shape for name, array in arrays.items()}
-            for arrays in (params, grads, self.velocity)
-        )
+                check_float(owner, array, f"{kind}[{name!r}]")
+        expected, given = _shapes(params), _shapes(grads)
         if given != expected:
             raise ValueError(f"expected gradients of shapes {expected} but got {given}")
-        if self.velocity and earlier != expected:
-            raise ValueError(
-                f"this optimizer has the velocity of parameters of shapes {earlier} but was given "
-                f"{expected}: make a new optimizer for another network"
-            )
+        places = {"gradient": grads}
+        for kind in self.kept:
+            places[kind] = earlier = getattr(self, kind)
+            if earlier and _shapes(earlier) != expected:
+                raise ValueError(
+                    f"this optimizer has the {kind} of parameters of shapes {_shapes(earlier)} but "
+                    f"was given {expected}: make a new optimizer for another network"
+                )
         for name, w in params.items():
-            check_device("SGD", f"the gradient of {name}", grads[name], w)
-            check_device("SGD", f"the velocity of {name}", self.velocity.get(name, w), w)
+            for kind, arrays in places.items():
+                check_device(owner, f"the {kind} of {name}", arrays.get(name, w), w)
             if not getattr(w.flags, "writeable", True):  # which arrays of CuPy always are
                 raise ValueError(f"parameter {name} is read-only: replace it by a copy of it")
+
+
+class SGD(Optimizer):
+    """Steps of size `lr` against the gradient.
+
+    momentum is in [0, 1), `nesterov` needs momentum; Optimizer tells of the other arguments.
+    `velocity` holds v by parameter name, from the first step on.
+    """
+
+    kept = ("velocity",)
+
+    def __init__(
+        self,
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        *,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, decay_biases, clip_norm)
+        self.momentum = fraction("momentum", momentum)
+        self.nesterov = flag("nesterov", nesterov)
+        if self.nesterov and not momentum:
+            raise ValueError("nesterov needs momentum > 0, got 0")
+        self.velocity: dict[str, Array] = {}
+
+    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
+        if decay:
+            g = g + decay * w  # (1)
+        if self.momentum:
+            v = self.velocity[name] = self.momentum * self.velocity.get(name, 0.0) + g  # (2)
+            g = g + self.momentum * v if self.nesterov else v  # (3)
+        w -= self.lr * g  # (4)
+
+
+def fraction(name: str, value: float) -> float:
+    """`value` as a float; ValueError if it is not a number in [0, 1)."""
+    if not 0 <= finite(name, value) < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    return float(value)
+
+
+def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def _clipped(grads: Mapping[str, Array], largest: float) -> dict[str, Array]:
+    norm = sum((g * g).sum() for g in grads.values()) ** 0.5
+    factor = array_module(norm).minimum(largest / (norm + 1e-6), 1)
+    return {name: g * factor.astype(g.dtype) for name, g in grads.items()}  # (5)
 
 
 def constant(progress: float) -> float:
@@ -112,8 +186,31 @@ def constant(progress: float) -> float:
 
 def cosine(progress: float) -> float:
     """The factor of the learning rate after a share `progress` of the training, from 1 to 0."""
-    require(0 <= finite("progress", progress) <= 1, "progress must be from 0 to 1", progress)
-    return (1 + math.cos(math.pi * progress)) / 2  # (5)
+    return (1 + math.cos(math.pi * share("progress", progress))) / 2  # (6)
 
 
-SCHEDULES = {"constant": constant, "cosine": cosine}
+def linear(progress: float) -> float:
+    """The same, along a line."""
+    return 1 - share("progress", progress)  # (7)
+
+
+def warmup(schedule: Schedule, rise: float) -> Schedule:
+    """A schedule that rises from 0.1 to 1 in the first share `rise` of the training, more than 0
+    and less than 1, and spreads `schedule` over the rest."""
+    require(callable(schedule), "schedule must be a function, as cosine", schedule)
+    require(0 < finite("rise", rise) < 1, "rise must be between 0 and 1", rise)
+
+    def risen(progress: float) -> float:
+        if share("progress", progress) < rise:
+            return 0.1 + 0.9 * progress / rise  # (8)
+        return schedule((progress - rise) / (1 - rise))  # (8)
+
+    return risen
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "cosine": cosine,
+    "warmup-cosine": warmup(cosine, 0.1),
+    "triangle": warmup(linear, 0.2),
+}

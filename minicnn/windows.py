@@ -1,9 +1,9 @@
 """The windows that a kernel sees as it slides over an image, for convolution and pooling alike.
 
-With image size H, kernel size KH, stride S, padding P (per side) and dilation D along one axis,
-tap i of output p reads row p*S + i*D of the padded image, which has H + 2*P rows:
+With image size H, kernel size KH, stride S and dilation D along one axis, tap i of output p reads
+row p*S + i*D of the padded image, which has H + top + bottom rows:
 
-    OH = floor((H + 2*P - D*(KH - 1) - 1) / S) + 1            outputs whose taps all fit        (1)
+    OH = floor((H + top + bottom - D*(KH - 1) - 1) / S) + 1   outputs whose taps all fit        (1)
     windows[c, i, j, p, q] = padded[c, p*S + i*D, q*S + j*D]                                    (2)
 
 (2) is only a way to walk over memory, a strided view. Three things are made of it:
@@ -26,9 +26,9 @@ Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learn
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from minicnn.arguments import Pair, Shape, Size, pair
+from minicnn.arguments import Padding, Pair, Shape, Sides, Size, pair, require, sides
 from minicnn.backend import Array, array_module
 
 
@@ -54,12 +54,12 @@ def im2col(windows: Array, memory: Array | None = None) -> Array:
 
 @dataclass
 class Window:
-    """The geometry of a sliding window; each field is (height, width), in pixels. `span` is what
-    one window covers of the padded image."""
+    """The geometry of a sliding window; each field is (height, width), in pixels, and `padding`
+    ((top, bottom), (left, right)). `span` is what one window covers of the padded image."""
 
     kernel: Pair
     stride: Pair
-    padding: Pair
+    padding: Sides
     dilation: Pair = (1, 1)
     span: Pair = field(init=False)
 
@@ -69,11 +69,18 @@ class Window:
 
     @classmethod
     def of(
-        cls, kernel_size: Size, stride: Size = 1, padding: Size = 0, dilation: Size = 1
+        cls, kernel_size: Size, stride: Size = 1, padding: Padding = 0, dilation: Size = 1
     ) -> "Window":
-        """The window for these arguments of a layer, each an int or (height, width)."""
+        """The window for these arguments of a layer, each an int or (height, width); padding also
+        (top, bottom, left, right), or "same": with stride 1 the output has the size of the image,
+        and where the padding is odd, the last pixel goes to the bottom and to the right."""
         kernel, stride = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1)
-        return cls(kernel, stride, pair("padding", padding, 0), pair("dilation", dilation, 1))
+        window = cls(kernel, stride, ((0, 0), (0, 0)), pair("dilation", dilation, 1))
+        if isinstance(padding, str) and padding == "same":
+            require(stride == (1, 1), 'padding="same" needs stride 1: give it in numbers', stride)
+            h, w = window.span
+            return replace(window, padding=(((h - 1) // 2, h // 2), ((w - 1) // 2, w // 2)))
+        return replace(window, padding=sides("padding", padding))
 
     @property
     def overlaps(self) -> bool:
@@ -82,35 +89,46 @@ class Window:
 
     def output_size(self, size: Shape) -> Pair:
         """(OH, OW) for an image of `size` (H, W). Raises ValueError if no window fits."""
-        for axis, h, padding, d, k, span in zip(
+        for axis, h, (before, after), d, k, span in zip(
             ("height", "width"), size, self.padding, self.dilation, self.kernel, self.span
         ):
-            if h + 2 * padding < span:
+            if h + before + after < span:
                 raise ValueError(
                     f"the kernel spans dilation*(kernel - 1) + 1 = {d}*({k} - 1) + 1 = {span} but "
-                    f"the padded {axis} is {h} + 2*{padding} = {h + 2 * padding}: use a "
+                    f"the padded {axis} is {h} + {before} + {after} = {h + before + after}: use a "
                     f"smaller kernel, a larger image or more padding"
                 )
-        return self._outputs(tuple(h + 2 * padding for h, padding in zip(size, self.padding)))
+        return self._outputs(tuple(h + sum(padding) for h, padding in zip(size, self.padding)))
+
+    def extended(self, size: Shape) -> "Window":
+        """The window for images of `size` with more padding at the bottom and right, so that the
+        last stride is not cut short; but no window begins in that padding."""
+        padding = []
+        for h, (before, after), s, span in zip(size, self.padding, self.stride, self.span):
+            start = -(-(h + before + after - span) // s) * s  # of the last window, rounded up
+            padding.append((before, start + span - h - before if start < h + before else after))
+        top_bottom, left_right = padding
+        return replace(self, padding=(top_bottom, left_right))
 
     def padded_shape(self, x_shape: Shape) -> Shape:
-        """(C, H + 2*PH, W + 2*PW, N) for x (N, C, H, W)."""
-        (n, c, h, w), (ph, pw) = x_shape, self.padding
-        return c, h + 2 * ph, w + 2 * pw, n
+        """(C, top + H + bottom, left + W + right, N) for x (N, C, H, W)."""
+        n, c, h, w = x_shape
+        return c, h + sum(self.padding[0]), w + sum(self.padding[1]), n
 
     def pad(self, x: Array, value: float = 0) -> Array:
-        """x (N, C, H, W) -> padded (C, H + 2*PH, W + 2*PW, N), C-contiguous, `value` around x; no
-        copy if there is no padding and x already lies so in memory."""
-        if not any(self.padding):
+        """x (N, C, H, W) -> padded (C, top + H + bottom, left + W + right, N), C-contiguous,
+        `value` around x; no copy if there is no padding and x already lies so in memory."""
+        if self.padding == ((0, 0), (0, 0)):
             return batch_last(x)
         padded = array_module(x).full(self.padded_shape(x.shape), value, x.dtype)
         self.unpad(padded)[...] = x
         return padded
 
     def unpad(self, padded: Array) -> Array:
-        """padded (C, H + 2*PH, W + 2*PW, N) -> x (N, C, H, W), a view: the transpose of `pad`."""
-        (_, h, w, _), (ph, pw) = padded.shape, self.padding
-        return batch_first(padded[:, ph : h - ph, pw : w - pw])
+        """padded (C, top + H + bottom, left + W + right, N) -> x (N, C, H, W), a view: the
+        transpose of `pad`."""
+        (_, h, w, _), ((top, bottom), (left, right)) = padded.shape, self.padding
+        return batch_first(padded[:, top : h - bottom, left : w - right])
 
     def view(self, padded: Array) -> Array:
         """padded (C, H, W, N) -> windows (C, KH, KW, OH, OW, N), a view that is only to be read:
@@ -160,14 +178,16 @@ class Window:
 
     def arguments(self, default_stride: Pair = (1, 1)) -> str:
         """The arguments of a layer with these windows, without defaults: `5, padding=2`."""
-        defaults = {"stride": default_stride, "padding": (0, 0), "dilation": (1, 1)}
-        given = [
-            f"{name}={_short(getattr(self, name))}"
-            for name, default in defaults.items()
-            if getattr(self, name) != default
+        (top, bottom), (left, right) = self.padding
+        padding = (top, left) if (top, left) == (bottom, right) else (top, bottom, left, right)
+        named = [
+            ("stride", self.stride, default_stride),
+            ("padding", padding, (0, 0)),
+            ("dilation", self.dilation, (1, 1)),
         ]
+        given = [f"{name}={_short(value)}" for name, value, default in named if value != default]
         return ", ".join([_short(self.kernel), *given])
 
 
-def _short(value: Pair) -> str:
-    return str(value[0] if value[0] == value[1] else value)
+def _short(value: Shape) -> str:
+    return str(value[0] if len(set(value)) == 1 else value)

@@ -184,8 +184,8 @@ def kinds(folder: Path) -> Iterator[Kind]:
 
     def checkpoint() -> tuple:
         found = load_checkpoint(last)
-        rest = dataclasses.replace(found, params={}, state={})
-        return bits(found.params), bits(found.state), rest
+        rest = dataclasses.replace(found, arrays={}, optimizer={})
+        return bits(found.arrays), bits(found.optimizer), rest
 
     last = run_folder.checkpoints(run)[-1]
     yield Kind("weights", run / run_folder.WEIGHTS, weights, sealed=True)

@@ -1,6 +1,8 @@
 """A pytest plugin that puts each fault of the museum into the real layers and losses, one by one,
 and writes to the file $FAULTS_CAUGHT which test is the first to fail.
 
+Mistakes in optimizers are no wrong gradients, and so none for the museum; they stand here.
+
     FAULTS_CAUGHT=caught.json PYTHONPATH=tests pytest -p put_fault tests/layers/test_layers.py
 
 The tests are collected once; each fault has a forked process of its own. Under "no fault" is what
@@ -13,30 +15,70 @@ import os
 import sys
 from pathlib import Path
 
-from minicnn.gradcheck.museum import FAULTS
+import numpy as np
+
+from minicnn.adam import Adam, AdamW
+from minicnn.gradcheck import museum
+
+
+class AdamNotCorrected(Adam):
+    """m and v are taken as they are, so the first steps are too large."""
+
+    def _update(self, name, w, g, decay):
+        before = w.copy()
+        super()._update(name, w, g, decay)
+        w[...] = before
+        m, v = self.mean[name], self.mean_square[name]
+        w -= self.lr * m / (np.sqrt(v) + self.eps)
+
+
+class AdamEpsInRoot(Adam):
+    """eps is added to the mean square, and so counts as its root."""
+
+    def _update(self, name, w, g, decay):
+        (beta1, beta2), t = self.betas, self.steps + 1
+        before = w.copy()
+        super()._update(name, w, g, decay)
+        w[...] = before
+        m_hat, v_hat = self.mean[name] / (1 - beta1**t), self.mean_square[name] / (1 - beta2**t)
+        w -= self.lr * m_hat / np.sqrt(v_hat + self.eps)
+
+
+class AdamWDecayInGradient(AdamW):
+    """The decay is added to the gradient, as in Adam, and then divided by its size."""
+
+    _update = Adam._update
+
+
+OPTIMIZER_FAULTS = [(Adam, AdamNotCorrected), (Adam, AdamEpsInRoot), (AdamW, AdamWDecayInGradient)]
+PAIRS = {fault.name: (fault.right, fault.wrong) for fault in museum.FAULTS}
+PAIRS |= {wrong.__name__: (right, wrong) for right, wrong in OPTIMIZER_FAULTS}
+"""For each name of a fault what is right and what is put in its place."""
+FAULTY = {__name__, museum.__name__}
 
 
 def put(right, wrong):
-    """A layer made from now on is a wrong one; a loss is replaced wherever it was imported."""
+    """What is right is replaced wherever it was imported, but for the modules of the faults. A
+    layer or optimizer that is made of it under another name, from now on, is a wrong one too."""
+    for name, module in list(sys.modules.items()):
+        if name not in FAULTY and getattr(module, right.__name__, None) is right:
+            setattr(module, right.__name__, wrong)
     if isinstance(right, type):
         init = right.__init__
 
         @functools.wraps(init)
         def init_wrong(layer, *args, **kwargs):
             init(layer, *args, **kwargs)
-            layer.__class__ = wrong
+            if type(layer) is right:
+                layer.__class__ = wrong
 
         right.__init__ = init_wrong
         wrong.__name__ = right.__name__
-    else:
-        for module in list(sys.modules.values()):
-            if getattr(module, right.__name__, None) is right:
-                setattr(module, right.__name__, wrong)
 
 
 def copied(right):
     if isinstance(right, type):
-        return type(right.__name__, (right,), {})
+        return type(right.__name__, (right,), {"__module__": right.__module__})
     return functools.wraps(right)(lambda *args, **kwargs: right(*args, **kwargs))
 
 
@@ -59,12 +101,13 @@ def first_failure(session, items, replacements):
 
 def pytest_runtestloop(session):
     caught = {}
-    for fault in FAULTS:
-        topic = fault.right.__name__[:3].lower()  # the tests that name it are likely to fail
-        items = sorted(session.items, key=lambda item: topic not in item.nodeid)
-        caught[fault.name] = first_failure(session, items, [(fault.right, fault.wrong)])
+    for name, (right, wrong) in PAIRS.items():
+        # the tests that name it are likely to fail: "conv", "pool", "norm"
+        topic = right.__name__.removesuffix("2D")[-4:].lower()
+        items = sorted(session.items, key=lambda item: topic not in item.nodeid.lower())
+        caught[name] = first_failure(session, items, [(right, wrong)])
     catching = [item for item in session.items if item.nodeid in caught.values()]
-    copies = {fault.right: copied(fault.right) for fault in FAULTS}
+    copies = {right: copied(right) for right, _ in PAIRS.values()}
     caught["no fault"] = first_failure(session, catching, copies.items())
     Path(os.environ["FAULTS_CAUGHT"]).write_text(json.dumps(caught))
     return True

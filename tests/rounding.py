@@ -44,6 +44,24 @@ def sizes(layer, run, x, dy, params):
     return run(np.abs(x), np.abs(dy), {name: np.abs(p) for name, p in params.items()})
 
 
+def batch_norm_sizes(x, dy, weight, bias, eps):
+    """The sizes of the results of BatchNorm2D, where x_hat is off by what x and its mean are."""
+    axes = (0, 2, 3)
+    weight, bias = (a[:, None, None] for a in (np.abs(weight), np.abs(bias)))
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    inverse_std = 1 / np.sqrt(var + eps)
+    x_hat, dy = np.abs(x - mean) * inverse_std, np.abs(dy)
+    x_hat_size = (np.abs(x) + np.abs(x).mean(axes, keepdims=True)) * inverse_std + x_hat
+    products = x_hat_size * (dy * x_hat).mean(axes, keepdims=True)
+    products += x_hat * (dy * x_hat_size).mean(axes, keepdims=True)
+    return {
+        "y": weight * x_hat_size + bias,
+        "x": weight * inverse_std * (dy + dy.mean(axes, keepdims=True) + products),
+        "weight": (dy * x_hat_size).sum(axes),
+        "bias": dy.sum(axes),
+    }
+
+
 def softmax_size(logits):
     """The size of softmax(logits). Of z, a logit less the largest, a share of eps is lost, and of
     exp(z) then 1 + |z| such shares."""
@@ -70,7 +88,7 @@ class Rounded(Layer):
         self.layer, self.params, self.rng = layer, layer.params, rng
 
     def _run(self, x, dy, params):
-        layer = self.layer.map_params(np.copy)
+        layer = self.layer.map_arrays(np.copy)
         layer.params.update(params)
         y, saved = layer.forward(x)
         dx, grads = layer.backward(dy, saved)

@@ -18,14 +18,23 @@ from PIL import Image
 
 import minicnn
 from minicnn import (
+    GELU,
     SGD,
+    Adam,
+    AdamW,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
+    ConvTranspose2D,
+    Dropout,
     Flatten,
+    GlobalAvgPool2D,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPool2D,
     ReLU,
+    Residual,
     Sequential,
     Sigmoid,
     Tanh,
@@ -64,16 +73,24 @@ LAYERS = [
     (Conv2D(1, 2, 2, rng=RNG), floats(2, 1, 5, 5)),
     (MaxPool2D(2), floats(2, 1, 5, 5)),
     (AvgPool2D(2), floats(2, 1, 5, 5)),
+    (GlobalAvgPool2D(), floats(2, 1, 5, 5)),
+    (ConvTranspose2D(1, 2, 2, rng=RNG), floats(2, 1, 5, 5)),
     (Linear(3, 2, rng=RNG), floats(2, 3)),
     (Sigmoid(), floats(2, 3)),
     (Tanh(), floats(2, 3)),
     (ReLU(), floats(2, 3)),
+    (LeakyReLU(), floats(2, 3)),
+    (GELU(), floats(2, 3)),
     (Flatten(), floats(2, 1, 5, 5)),
+    (BatchNorm2D(3), floats(2, 3, 5, 5)),
+    (Dropout(rng=RNG), floats(2, 3)),
+    (Residual(Conv2D(1, 1, 3, padding=1, rng=RNG)), floats(2, 1, 5, 5)),
     (NET, floats(2, 1, 5, 5)),
 ]
 
 NO_INTEGER = "must be an integer >= "
 NO_PAIR = r"must be an integer or \(height, width\), got "
+NO_SIDES = r"must be an integer, \(height, width\), \(top, bottom, left, right\) or \"same\", got "
 NO_FLAG = "must be True or False, got "
 NO_PATH = "expected a path, a string or a Path, but got "
 NO_ARRAY = "expected a NumPy or CuPy array but got "
@@ -88,6 +105,8 @@ NO_GENERATOR = r"rng must be a Generator, as from numpy.random.default_rng\(0\),
 INTEGERS = [(value, NO_INTEGER) for value in (None, "3", -1, 1.5, True, [1], BYTES)]
 PAIRS = [(value, NO_INTEGER) for value in (None, "3", 1.5, True, (1, -1), BYTES)]
 PAIRS += [(value, NO_PAIR) for value in ((), (1,), [1, 1, 1])]
+PADDINGS = [(value, NO_INTEGER) for value in (None, "3", 1.5, True, (1, -1), (0, 1, 0, -1), BYTES)]
+PADDINGS += [(value, NO_SIDES) for value in ((), (1,), [1, 1, 1], (1, 1, 1, 1, 1))]
 FLAGS = [(value, NO_FLAG) for value in (None, "no", 0, [], RNG, floats(2))]
 PATHS = [(value, NO_PATH) for value in (3, b"x", ["x"], BYTES, "x\0y", "")]
 ARRAYS = [(None, NO_ARRAY), ([[1.0]], NO_ARRAY), (MASKED, "plain array but got a MaskedArray")]
@@ -101,6 +120,9 @@ SHAPES = [(None, NO_SHAPE), (3, NO_SHAPE), ("ab", NO_SHAPE), (BYTES, NO_SHAPE)]
 SHAPES += [((-1, 3), NO_INTEGER), ((1.5, 3), NO_INTEGER), ((None, 3), NO_INTEGER)]
 MAPPINGS = [(value, NO_MAPPING) for value in (None, [floats(2)], floats(2), 1, "w", NET)]
 GENERATORS = [(value, NO_GENERATOR) for value in (0, "0", np.random.default_rng, BYTES)]
+SHARES = [(value, "must be a finite number") for value in (None, "0.1", np.nan, True, [0.1], BYTES)]
+SHARES += [(value, "must be a number from 0 to 1, got ") for value in (-0.1, 1.1, 2)]
+KEYS = [(value, "key must be a tuple of") for value in (None, 3, [1], (1.5,), (-1,), BYTES)]
 FUNCTIONS = [(value, "must be (a function|one)") for value in ("f", 1, floats(2))]
 
 DOORS = {}  # name: (function, arguments that it takes, {argument: [(wrong value, message)]})
@@ -114,7 +136,7 @@ def door(name, function, arguments, wrong):
 def door_to_layer(layer, x):
     name = type(layer).__name__
     y, saved = layer.forward(x)
-    any_shape = isinstance(layer, (Sigmoid, Tanh, ReLU))
+    any_shape = isinstance(layer, (Sigmoid, Tanh, ReLU, LeakyReLU, GELU, Dropout))
     wrong_shapes = [] if any_shape else [(floats(*s), "x of shape") for s in ((), (0,), (3,))]
     for method in (layer.__call__, layer.forward):
         door(f"{name}.{method.__name__}", method, {"x": x}, {"x": FLOATS + wrong_shapes})
@@ -128,10 +150,13 @@ def door_to_layer(layer, x):
         door(f"{name}.{method.__name__}", method, {"x_shape": x.shape}, {"x_shape": SHAPES})
     door(f"{name}.astype", layer.astype, {"dtype": float}, {"dtype": DTYPES})
     door(f"{name}.to", layer.to, {"device": "cpu"}, {"device": DEVICES})
-    params = dict(layer.params)
+    door(f"{name}.updates", layer.updates, {"saved": saved}, {})
+    keys = KEYS if isinstance(layer, Dropout) else []
+    door(f"{name}.at", layer.at, {"key": (0, 1)}, {"key": keys})
+    params = dict(layer.arrays)
     others = [({**params, "x": floats(2)}, "unknown"), ({**params, 1: floats(2)}, "unknown")]
     for parameter, array in params.items():
-        values = [array.tolist(), array[:0], array.astype(float)]
+        values = [array.tolist(), array[None], array.astype(float)]
         others += [({**params, parameter: value}, "array|has shape") for value in values]
         others += [({parameter: array}, "missing")] if len(params) > 1 else []
     door(
@@ -139,8 +164,8 @@ def door_to_layer(layer, x):
     )
     returning = [] if not params else [(lambda p: p.tolist(), NO_ARRAY), (np.shape, NO_ARRAY)]
     door(
-        f"{name}.map_params",
-        layer.map_params,
+        f"{name}.map_arrays",
+        layer.map_arrays,
         {"change": np.copy},
         {"change": [(None, "change must be a function"), (1, "must be a function"), *returning]},
     )
@@ -156,15 +181,28 @@ door(
     Conv2D,
     {"in_channels": 2, "out_channels": 2, "kernel_size": 2, "stride": 1, "padding": 0}
     | {"dilation": 1, "groups": 1, "bias": True, "rng": None},
-    ints | pairs | {"padding": PAIRS, "bias": FLAGS, "rng": GENERATORS},
+    ints | pairs | {"padding": PADDINGS, "bias": FLAGS, "rng": GENERATORS},
+)
+door(
+    "ConvTranspose2D",
+    ConvTranspose2D,
+    {"in_channels": 2, "out_channels": 2, "kernel_size": 2, "stride": 1, "padding": 0}
+    | {"output_padding": 0, "groups": 1, "bias": True, "dilation": 1, "rng": None},
+    ints
+    | pairs
+    | {"output_padding": [*PAIRS, (1, "output_padding must be smaller than the stride")]}
+    | {"padding": PADDINGS, "bias": FLAGS, "rng": GENERATORS},
 )
 pairs = {
     "kernel_size": [*PAIRS, (0, NO_INTEGER)],
     "stride": [*PAIRS[1:], (0, NO_INTEGER)],
-    "padding": [*PAIRS, (2, "padding must be at most half of kernel_size")],
+    "padding": [*PADDINGS, (2, "padding must be smaller than what the kernel spans")],
+    "dilation": [*PAIRS, (0, NO_INTEGER)],
+    "ceil_mode": FLAGS,
 }
-pooling = {"kernel_size": 2, "stride": 1, "padding": 0}
+pooling = {"kernel_size": 2, "stride": 1, "padding": 0, "dilation": 1, "ceil_mode": False}
 door("MaxPool2D", MaxPool2D, pooling, pairs)
+door("GlobalAvgPool2D", GlobalAvgPool2D, {}, {})
 door(
     "AvgPool2D",
     AvgPool2D,
@@ -178,8 +216,33 @@ door(
     {name: [*INTEGERS, (0, NO_INTEGER)] for name in ("in_features", "out_features")}
     | {"bias": FLAGS, "rng": GENERATORS},
 )
-for value, name in ((Sigmoid, "Sigmoid"), (Tanh, "Tanh"), (ReLU, "ReLU"), (Flatten, "Flatten")):
-    door(name, value, {}, {})
+for value in (Sigmoid, Tanh, ReLU, GELU, Flatten):
+    door(value.__name__, value, {}, {})
+door(
+    "BatchNorm2D",
+    BatchNorm2D,
+    {"num_features": 3, "eps": 1e-5, "momentum": 0.1, "affine": True},
+    {
+        "num_features": [*INTEGERS, (0, NO_INTEGER)],
+        "eps": [*SHARES[:6], (0, "eps must be a finite number > 0, got 0"), (-1e-5, "> 0, got")],
+        "momentum": SHARES,
+        "affine": FLAGS,
+    },
+)
+door(
+    "Dropout",
+    Dropout,
+    {"p": 0.5, "rng": None},
+    {"p": [*SHARES, (1, "p must be below 1, or nothing would be left")], "rng": GENERATORS},
+)
+no_layers = [(value, "must be a layer, as Sequential") for value in (ReLU, [NET], BYTES, "relu")]
+door(
+    "Residual",
+    Residual,
+    {"body": ReLU(), "shortcut": None},
+    {"body": [*no_layers, (None, "body must be a layer")], "shortcut": no_layers},
+)
+door("LeakyReLU", LeakyReLU, {"negative_slope": 0.1}, {"negative_slope": SHARES})
 layers = [(value, r"expected layers, as in Sequential\(") for value in (None, ReLU, [NET], BYTES)]
 door("Sequential", lambda layer: Sequential(Flatten(), layer), {"layer": ReLU()}, {"layer": layers})
 door(
@@ -205,26 +268,46 @@ for initializer in (glorot_uniform, he_normal):
 
 rates = [(value, "must be a finite number") for value in (None, "1", True, np.nan, [1], BYTES)]
 rates += [(value, "must be a finite number") for value in (np.inf, -np.inf)]
+shared = {"decay_biases": True, "clip_norm": None}
+wrong_shared = {
+    "lr": [*rates, (0, "lr must be a finite number > 0, got 0")],
+    "weight_decay": [*rates, (-1, "finite number >= 0, got -1")],
+    "decay_biases": FLAGS,
+    "clip_norm": [*rates[1:], (0, "clip_norm must be a finite number > 0, got 0")],
+}
 door(
     "SGD",
     SGD,
-    {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.0},
+    {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.0, **shared},
     {
-        "lr": [*rates, (0, "lr must be a finite number > 0, got 0")],
         "momentum": [*rates, (1, r"momentum must be in \[0, 1\), got 1")],
         "nesterov": [*FLAGS, (1e-4, NO_FLAG)],
-        "weight_decay": [*rates, (-1, "finite number >= 0, got -1")],
+        **wrong_shared,
     },
 )
+no_betas = [(b, r"betas must be two numbers in \[0, 1\)") for b in (None, 0.9, (0.9,), BYTES)]
+no_betas += [((1, 0.9), r"beta1 must be in \[0, 1\), got 1"), ((0.9, -1), r"beta2 .* got -1")]
+for kind in (Adam, AdamW):
+    door(
+        kind.__name__,
+        kind,
+        {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.0, **shared},
+        {
+            "betas": [*no_betas, ((None, 0.9), "beta1 must be a finite number")],
+            "eps": [*rates, (0, "eps must be a finite number > 0, got 0")],
+            **wrong_shared,
+        },
+    )
 arrays = [({"weight": value, "bias": floats(2)}, message) for value, message in FLOATS]
 shapes = [({"weight": floats(2, 3)}, "shapes"), ({}, "shapes")]
 shapes += [({"weight": floats(3, 2), "bias": floats(2)}, "shapes")]
-door(
-    "SGD.step",
-    SGD(0.1, momentum=0.5).step,
-    {"params": PARAMS, "grads": PARAMS},
-    {name: [*MAPPINGS, *arrays, *shapes] for name in ("params", "grads")},
-)
+for optimizer in (SGD(0.1, momentum=0.5, clip_norm=1), Adam(), AdamW()):
+    door(
+        f"{type(optimizer).__name__}.step",
+        optimizer.step,
+        {"params": PARAMS, "grads": PARAMS},
+        {name: [*MAPPINGS, *arrays, *shapes] for name in ("params", "grads")},
+    )
 unknown = [({name: floats(2)}, "the state of SGD is named velocity") for name in ("v.a", 1)]
 door(
     "SGD.load_state",
@@ -232,21 +315,55 @@ door(
     {"state": {"velocity.weight": floats(2, 3)}},
     {"state": [*MAPPINGS, *unknown, *[({"velocity.weight": v}, m) for v, m in FLOATS]]},
 )
-shares = [*rates, (-0.1, "from 0 to 1, got -0.1"), (2, "progress must be from 0 to 1, got 2")]
-door("cosine", optimizers.cosine, {"progress": 0.5}, {"progress": shares})
+for kind in (Adam, AdamW):
+    kept = {"mean.weight": floats(2, 3), "mean_square.weight": floats(2, 3), "step": np.array(3)}
+    unknown = [({"step": np.array(1), name: floats(2)}, "named mean.P") for name in ("m.a", 1)]
+    unknown += [({**kept, "step": step}, "one integer") for step in (LABELS, floats())]
+    unknown += [({**kept, "step": 3}, NO_ARRAY), ({**kept, "step": np.array(-1)}, NO_INTEGER)]
+    unknown += [({}, f"the state of {kind.__name__} must have the entry step")]
+    door(
+        f"{kind.__name__}.load_state",
+        kind().load_state,
+        {"state": kept},
+        {"state": [*MAPPINGS, *unknown, *[({**kept, "mean.weight": v}, m) for v, m in FLOATS]]},
+    )
+shares = [*rates, (-0.1, "from 0 to 1, got -0.1"), (2, "progress must be .* from 0 to 1, got 2")]
+for schedule in (optimizers.cosine, optimizers.linear, optimizers.warmup(optimizers.cosine, 0.5)):
+    door(schedule.__name__, schedule, {"progress": 0.5}, {"progress": shares})
+door(
+    "warmup",
+    optimizers.warmup,
+    {"schedule": optimizers.cosine, "rise": 0.1},
+    {
+        "schedule": [*FUNCTIONS, (None, "schedule must be a function, as cosine")],
+        "rise": [*rates, (0, "rise must be between 0 and 1, got 0"), (1, "rise .* got 1")],
+    },
+)
 
 logits = [(floats(*shape), r"logits \(N, K\)") for shape in ((3,), (2, 0), (2, 3, 1), ())]
 door("softmax", minicnn.softmax, {"logits": floats(2, 3)}, {"logits": [*FLOATS, *logits]})
 no_labels = [(floats(2), "labels must be integers"), (np.array([0, 3]), r"0\.\.2")]
 no_labels += [(np.array([0, -1]), r"0\.\.2"), (np.zeros(3, int), r"labels \(N,\)")]
 labelled = {"logits": floats(2, 3), "labels": np.array([0, 1])}
+no_targets = [
+    (np.full((2, 3), value), r"0\.\.1, got .* at index 0, 0") for value in (-0.5, 2.0, np.nan)
+]
+no_targets += [(np.eye(2, 3, dtype=int), r"labels \(N, K\) of float32")]
+options = {"label_smoothing": 0.1, "class_weights": np.ones(3)}
+smoothings = [*rates, (-0.1, "a number from 0 to 1, got -0.1"), (1.1, "from 0 to 1, got 1.1")]
 door(
     "softmax_cross_entropy",
     minicnn.softmax_cross_entropy,
-    labelled,
+    {**labelled, **options},
     {
         "logits": [*FLOATS, *logits, (floats(0, 3), "N >= 1")],
-        "labels": [*ARRAYS, ([0, 1], NO_ARRAY), *no_labels],
+        "labels": [*ARRAYS, ([0, 1], NO_ARRAY), *no_labels, *no_targets],
+        "label_smoothing": smoothings,
+        "class_weights": [
+            *FLOATS[1:],
+            (floats(2), r"class_weights of shape \(3,\)"),
+            (-np.ones(3), r"0\.\.inf, got -1.0 at index 0"),
+        ],
     },
 )
 door(
@@ -291,7 +408,7 @@ door(
 
 geometry = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 wrong_geometry = {name: [*PAIRS, (0, NO_INTEGER)] for name in ("stride", "dilation")}
-wrong_geometry |= {"padding": PAIRS, "groups": [*INTEGERS, (0, NO_INTEGER)]}
+wrong_geometry |= {"padding": PADDINGS, "groups": [*INTEGERS, (0, NO_INTEGER)]}
 convolved = {"x": floats(2, 1, 5, 5), "weight": floats(2, 1, 2, 2)}
 no_images = [(floats(5, 5), r"\(N, C, H, W\)"), (floats(2, 3, 5, 5), "channels|same C|groups")]
 no_images += [(floats(2, 1, 1, 5), "does not fit|the padded height is 1")]
@@ -327,7 +444,7 @@ door(
 )
 
 images = [*NUMBERS, (floats(5, 5), r"expected x \(N, C, H, W\)"), ([], r"expected x \(N, C, H")]
-pooling = {"kernel_size": 2, "stride": 2, "padding": 0}
+pooling = {"kernel_size": 2, "stride": 2, "padding": 0, "dilation": 1, "ceil_mode": False}
 wrong_pooling = pairs | {"stride": [*PAIRS[1:], (0, NO_INTEGER)]}
 wrong_dy = [*NUMBERS, (floats(2, 1, 2, 3), "expected dy"), (floats(0), "expected dy")]
 for name in ("max_pool2d", "avg_pool2d"):
@@ -342,6 +459,49 @@ for name in ("max_pool2d", "avg_pool2d"):
         {"dy": floats(2, 1, 2, 2), **arguments},
         {**wrong, "dy": wrong_dy},
     )
+door(
+    "reference.global_avg_pool2d",
+    reference.global_avg_pool2d,
+    {"x": floats(2, 1, 2, 2)},
+    {"x": images},
+)
+door(
+    "reference.global_avg_pool2d_backward",
+    reference.global_avg_pool2d_backward,
+    {"dy": floats(2, 1), "x": floats(2, 1, 2, 2)},
+    {"x": images, "dy": wrong_dy},
+)
+transposed = {"x": floats(2, 2, 3, 3), "weight": floats(2, 1, 2, 2)}
+transposed |= {"stride": 2, "padding": 0, "output_padding": 1, "groups": 1, "dilation": 1}
+wrong = {
+    "x": [
+        *images,
+        (floats(2, 3, 3, 3), "C a multiple of groups"),
+        (floats(2, 2, 0, 3), "no pixel"),
+    ],
+    "weight": [*NUMBERS, (floats(2, 2), "expected weight"), (floats(3, 1, 2, 2), "of groups")],
+    **{name: [*PAIRS, (0, NO_INTEGER)] for name in ("stride", "dilation")},
+    "padding": [
+        *PADDINGS,
+        (4, "x is too small: no pixel is left of y"),
+        ("same", "needs stride 1"),
+    ],
+    "output_padding": [*PAIRS, (2, r"smaller than the stride, \(2, 2\), got 2")],
+    "groups": [*INTEGERS, (0, NO_INTEGER), (3, "C a multiple of groups = 3")],
+}
+no_bias = [*NUMBERS[1:], (floats(3), "expected bias"), (floats(0), "expected bias")]
+door(
+    "reference.conv_transpose2d",
+    reference.conv_transpose2d,
+    transposed | {"bias": floats(1)},
+    wrong | {"bias": no_bias},
+)
+door(
+    "reference.conv_transpose2d_backward",
+    reference.conv_transpose2d_backward,
+    transposed | {"dy": floats(2, 1, 7, 7)},
+    wrong | {"dy": wrong_dy},
+)
 rows = {"x": floats(2, 3), "weight": floats(4, 3)}
 wrong_rows = {
     "x": [*NUMBERS, (floats(3), "expected x"), (floats(2, 4), "same D"), (floats(0), "expected x")],
@@ -376,12 +536,43 @@ for name in ("sigmoid", "tanh", "relu"):
         {"dy": floats(2), "x": floats(2)},
         {"dy": [*NUMBERS, (floats(3), "expected dy")], "x": [*NUMBERS, (floats(0), "expected dy")]},
     )
+channels = {"weight": floats(1), "bias": floats(1), "eps": 1e-5}
+wrong_channels = {
+    "x": [*images, (floats(1, 1, 1, 1), r"more than one number|expected dy \(1, 1, 1, 1\)")],
+    "weight": [*NUMBERS[1:], (floats(2), r"expected weight \(1,\)")],
+    "eps": [*rates, (0, "eps must be a finite number > 0, got 0")],
+}
+door(
+    "reference.batch_norm2d",
+    reference.batch_norm2d,
+    {"x": floats(2, 1, 2, 2), **channels},
+    {**wrong_channels, "bias": [*NUMBERS[1:], (floats(2), r"expected bias \(1,\)")]},
+)
+door(
+    "reference.batch_norm2d_backward",
+    lambda dy, x, weight, eps: reference.batch_norm2d_backward(dy, x, weight, eps),
+    {"dy": floats(2, 1, 2, 2), "x": floats(2, 1, 2, 2), "weight": floats(1), "eps": 1e-5},
+    {**wrong_channels, "dy": [*NUMBERS, (floats(2, 2), "expected dy")]},
+)
+for name, argument in (("dropout", "x"), ("dropout_backward", "dy")):
+    door(
+        f"reference.{name}",
+        getattr(reference, name),
+        {argument: floats(2), "mask": np.array([True, False]), "p": 0.5},
+        {
+            argument: NUMBERS,
+            "mask": [*NUMBERS[1:], (floats(3), r"expected mask \(2,\)")],
+            "p": [*SHARES, (1, "p must be below 1")],
+        },
+    )
 no_labels = [(floats(2), "integer labels"), ([0, 3], r"0\.\.2"), ([0, -1], r"0\.\.2")]
 door(
     "reference.softmax_cross_entropy",
     reference.softmax_cross_entropy,
-    labelled,
+    {**labelled, **options},
     {
+        "label_smoothing": smoothings,
+        "class_weights": [*NUMBERS[1:], (floats(2), r"expected class_weights \(3,\)")],
         "logits": [*NUMBERS, *logits[:1], (floats(0, 3), "N >= 1"), (floats(2, 0), "K >= 1")],
         "labels": [*NUMBERS, *no_labels, ([0], "integer labels"), ([], "integer labels")],
     },
@@ -430,6 +621,19 @@ door(
     datasets.as_input,
     {"images": BYTES, "dtype": np.float32},
     {"images": [*ARRAYS, *no_images], "dtype": DTYPES},
+)
+door(
+    "Augmentation",
+    datasets.Augmentation,
+    {"mirror": True, "shift": 1, "erase": 0.5},
+    {"mirror": FLAGS, "shift": INTEGERS, "erase": SHARES},
+)
+bytes_only = [(floats(2, 1, 5, 5), "must be uint8"), (BYTES[0], r"must be uint8 \(N, C, H, W\)")]
+door(
+    "Augmentation.__call__",
+    datasets.Augmentation(mirror=True, shift=1, erase=0.5),
+    {"images": BYTES, "rng": np.random.default_rng(0)},
+    {"images": [*ARRAYS, *bytes_only], "rng": [(None, NO_GENERATOR), *GENERATORS]},
 )
 counts = [(n, "expected integers n and batch_size above 0 but got") for n in (None, 0, -1, 1.5)]
 counts += [(n, "expected integers n and batch_size above 0 but got") for n in ("3", True, BYTES)]
@@ -511,7 +715,8 @@ wrong_settings = {name: positive for name in ("epochs", "batch_size")}
 wrong_settings |= {name: DOORS["SGD"][2][name] for name in ("lr", "momentum", "weight_decay")}
 wrong_settings |= {"nesterov": DOORS["SGD"][2]["nesterov"], "seed": INTEGERS}
 wrong_settings["schedule"] = [
-    (value, "schedule must be one of constant, cosine, got") for value in (None, "linear", 1, BYTES)
+    (value, "schedule must be one of constant, cosine, .*, got")
+    for value in (None, "linear", 1, BYTES)
 ]
 door(
     "Settings",
@@ -774,11 +979,11 @@ def test_an_index_is_no_slice():
 
 
 def test_nothing_public_is_missing():
-    """Of the package, of its data sets, and of the methods of layers, data sets and SGD."""
+    """Of the package, of its data sets, and of the methods of layers, data sets and optimizers."""
     public = {*minicnn.__all__, *datasets.__all__}
     abstract = {"Layer", "DataError", "DatasetNotFound"}
     assert public - DOORS.keys() == abstract
-    for kind in (*(type(layer) for layer, _ in LAYERS), LossLayer, Dataset, SGD):
+    for kind in (*(type(layer) for layer, _ in LAYERS), LossLayer, Dataset, SGD, Adam, AdamW):
         methods = {name for name, _ in inspect.getmembers(kind, inspect.isfunction)}
         methods &= vars(kind).keys() if kind is LossLayer else methods
         methods = {m for m in methods if m in ("__call__", "__getitem__") or m[0] != "_"}
@@ -802,7 +1007,7 @@ def test_what_is_as_good_is_accepted():
 
 
 def test_a_number_without_axes_goes_through_every_activation():
-    for layer in (Sigmoid(), Tanh(), ReLU()):
+    for layer in (Sigmoid(), Tanh(), ReLU(), LeakyReLU(), GELU()):
         y, saved = layer.forward(np.array(0.5))
         dx, _ = layer.backward(np.array(1.0), saved)
         many = layer.forward(np.array([0.5]))

@@ -93,7 +93,7 @@ def test_a_layer_does_on_each_device_what_the_loops_do(name, device):
     for dtype, arrange in itertools.product(FLOATS, (lambda x: x, batch_last)):
         layer, *host = build(name, dtype, dtype)
         before = [*host, *layer.params.values()]
-        layer = layer.map_params(lambda parameter: to_device(parameter.copy(), device))
+        layer = layer.map_arrays(lambda parameter: to_device(parameter.copy(), device))
         x, dy = (arrange(to_device(array.copy(), device)) for array in host)
         with no_transfers():
             y, saved = layer.forward(x)
@@ -278,7 +278,7 @@ def test_a_step_moves_nothing_between_host_and_device(double, small_digits):
     order = to_device(np.arange(200), "gpu")
     with batch_gradients(net, train_set, 100) as gradients, no_transfers():
         for index in order[:100], order[100:]:
-            _, _, grads = gradients(index)
+            _, _, grads, _ = gradients(index)
             optimizer.step(net.params, grads)
 
 

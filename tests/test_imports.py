@@ -21,7 +21,7 @@ LEVELS = [
     {"arguments"},
     {"checks"},
     {"windows", "initializers", "losses", "optimizers"},
-    {"layers"},
+    {"layers", "adam"},
     {"models", "datasets", "reference"},
     {"gradcheck", "training"},
     {"plotting"},

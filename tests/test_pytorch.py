@@ -4,12 +4,20 @@ from functools import partial
 
 import numpy as np
 import pytest
-from rounding import assert_equal_but_for_rounding, cross_entropy_sizes, network_size, sizes
+from rounding import (
+    assert_equal_but_for_rounding,
+    batch_norm_sizes,
+    cross_entropy_sizes,
+    network_size,
+    sizes,
+)
 
 from minicnn import (
     SGD,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
+    Dropout,
     Linear,
     MaxPool2D,
     ReLU,
@@ -93,6 +101,71 @@ def test_random_pooling(seed, ties):
     for count_include_pad in True, False:
         options = geometry | {"count_include_pad": count_include_pad}
         assert_same_as(partial(F.avg_pool2d, **options), AvgPool2D(**options), x, rng)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_random_batch_norms(seed):
+    """Two steps in training, and then inference."""
+    rng = np.random.default_rng(seed)
+    n, c, h, w = (int(size) for size in rng.integers(1, 6, 4))
+    n += n * h * w == 1  # of which there is no variance
+    eps, momentum = (float(number) for number in rng.uniform(0, 1, 2))
+    options = {"eps": eps**10 + 1e-8, "momentum": momentum, "affine": bool(seed % 4)}
+    layer, same = BatchNorm2D(c, **options), torch.nn.BatchNorm2d(c, **options).double()
+    layer = layer.astype(np.float64)
+    print(f"seed {seed}: {layer} of x {(n, c, h, w)}")
+    for parameter in layer.params.values():
+        parameter[...] = rng.standard_normal(c)
+    same.load_state_dict({name: tensor(array, False) for name, array in layer.arrays.items()})
+    running_size = {"running_mean": 0, "running_var": 1}
+    for _ in range(2):
+        x, dy = rng.standard_normal((2, n, c, h, w))
+        x = x * rng.uniform(0.1, 10, (c, 1, 1)) + rng.uniform(-10, 10, (c, 1, 1))
+        x_torch = tensor(x)
+        y_torch = same(x_torch)
+        same.zero_grad()
+        y_torch.backward(tensor(dy, False))
+        y, saved = layer.forward(x)
+        dx, grads = layer.backward(dy, saved)
+        wanted = {name: parameter.grad.numpy() for name, parameter in same.named_parameters()}
+        assert list(grads) == list(wanted)
+        wanted |= {"y": y_torch.detach().numpy(), "x": x_torch.grad.numpy()}
+        weight, bias = (layer.params.get(name, np.ones(c)) for name in ("weight", "bias"))
+        size = batch_norm_sizes(x, dy, weight, bias, layer.eps)
+        for name, result in {"y": y, "x": dx, **grads}.items():
+            assert_equal_but_for_rounding(result, wanted[name], size[name], name)
+        new, buffers = layer.updates(saved), dict(same.named_buffers())
+        assert list(buffers) == list(layer.state) and new.keys() == buffers.keys()
+        running_size["running_mean"] += np.abs(x).mean((0, 2, 3))
+        running_size["running_var"] += 2 * (x**2).mean((0, 2, 3)) * (n * h * w) / (n * h * w - 1)
+        for name, array in new.items():
+            if name in running_size:
+                wanted = buffers[name].numpy()
+                assert_equal_but_for_rounding(array, wanted, running_size[name], name)
+            else:
+                assert array == buffers[name].item()
+            layer.state[name][...] = array
+    scale = np.abs(weight) / np.sqrt(layer.state["running_var"] + layer.eps)
+    size = (np.abs(x) + np.abs(layer.state["running_mean"])[:, None, None]) * scale[:, None, None]
+    wanted = same.eval()(tensor(x, False)).detach().numpy()
+    assert_equal_but_for_rounding(layer(x), wanted, size + np.abs(bias)[:, None, None])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.9])
+def test_dropout_scales_as_pytorch_does(p):
+    """The masks differ, but what is kept does not."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((2, 100, 100))
+    layer, x_torch = Dropout(p, rng=rng), tensor(x)
+    y, saved = layer.forward(x)
+    dx, _ = layer.backward(dy, saved)
+    torch.manual_seed(0)
+    y_torch = F.dropout(x_torch, p)
+    y_torch.backward(tensor(dy, False))
+    both = (y != 0) & (y_torch.detach().numpy() != 0)
+    assert both.mean() == pytest.approx((1 - p) ** 2, rel=0.3)
+    np.testing.assert_allclose(y[both], y_torch.detach().numpy()[both], rtol=1e-15)
+    np.testing.assert_allclose(dx[both], x_torch.grad.numpy()[both], rtol=1e-15)
 
 
 @pytest.mark.parametrize(

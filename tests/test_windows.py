@@ -21,8 +21,10 @@ def integers(shape):
 def random_case(one_row):
     """Random windows that fit a random x_shape, with one row of outputs or with several."""
     while True:
-        size, *geometry = RNG.integers((1, 1, 1, 0, 1), (12, 5, 4, 4, 4), (2, 5)).T.tolist()
-        windows = Window(*map(tuple, geometry))
+        size, *geometry = RNG.integers((1, 1, 1, 1), (12, 5, 4, 4), (2, 4)).T.tolist()
+        kernel, stride, dilation = map(tuple, geometry)
+        padding = tuple(map(tuple, RNG.integers(0, 4, (2, 2)).tolist()))
+        windows = Window(kernel, stride, padding, dilation)
         x_shape = (*RNG.integers(1, 4, 2).tolist(), *size)
         try:
             oh, _ = windows.output_size(size)
@@ -39,10 +41,11 @@ on_random_cases = pytest.mark.parametrize("windows, x_shape", CASES)
 def test_output_size_is_the_number_of_places_where_all_taps_fit():
     def places(size, kernel, stride, padding, dilation):
         taps = dilation * np.arange(kernel)
-        return sum(max(start + taps) < size + 2 * padding for start in range(0, 20, stride))
+        return sum(max(start + taps) < size + sum(padding) for start in range(0, 20, stride))
 
-    axes = list(itertools.product(range(1, 10), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (1, 2)))
-    for height, width in zip(axes, RNG.permutation(axes).tolist()):
+    paddings = [(0, 0), (1, 1), (2, 0), (1, 2)]
+    axes = list(itertools.product(range(1, 10), (1, 2, 3, 5), (1, 2, 3), paddings, (1, 2)))
+    for height, width in zip(axes, (axes[i] for i in RNG.permutation(len(axes)))):
         size, *geometry = zip(height, width)
         windows, expected = Window(*geometry), (places(*height), places(*width))
         if 0 in expected:
@@ -55,13 +58,13 @@ def test_output_size_is_the_number_of_places_where_all_taps_fit():
 @pytest.mark.parametrize(
     "size, sentence",
     [
-        ((6, 9), r"spans .* = 2\*\(4 - 1\) \+ 1 = 7 but the padded height is 6 \+ 2\*0 = 6"),
-        ((7, 4), r"spans .* = 3\*\(3 - 1\) \+ 1 = 7 but the padded width is 4 \+ 2\*1 = 6"),
+        ((6, 9), r"spans .* = 2\*\(4 - 1\) \+ 1 = 7 but the padded height is 6 \+ 0 \+ 0 = 6"),
+        ((7, 3), r"spans .* = 3\*\(3 - 1\) \+ 1 = 7 but the padded width is 3 \+ 1 \+ 2 = 6"),
     ],
 )
 def test_a_kernel_that_does_not_fit_is_refused_with_the_arithmetic(size, sentence):
-    windows = Window(kernel=(4, 3), stride=(1, 1), padding=(0, 1), dilation=(2, 3))
-    assert windows.output_size((7, 5)) == (1, 1)
+    windows = Window.of((4, 3), padding=(0, 0, 1, 2), dilation=(2, 3))
+    assert windows.output_size((7, 4)) == (1, 1)
     with pytest.raises(ValueError, match=sentence):
         windows.output_size(size)
 
@@ -109,9 +112,8 @@ def test_slabs_of_rows_make_up_the_whole(windows, x_shape):
 @on_random_cases
 def test_pad_puts_the_value_around_and_unpad_is_its_transpose(windows, x_shape, value):
     x, y = integers(x_shape), integers(windows.padded_shape(x_shape))
-    ph, pw = windows.padding
     padded = windows.pad(x, value)
-    around = np.pad(x, [(0, 0), (0, 0), (ph, ph), (pw, pw)], constant_values=value)
+    around = np.pad(x, [(0, 0), (0, 0), *windows.padding], constant_values=value)
     np.testing.assert_array_equal(padded, around.transpose(1, 2, 3, 0))
     assert padded.flags.c_contiguous
     np.testing.assert_array_equal(windows.unpad(padded), x)
@@ -123,20 +125,54 @@ def test_what_lies_batch_last_already_is_not_copied():
     x = batch_first(integers((3, 4, 5, 2)))
     assert x.shape == (2, 3, 4, 5)
     assert np.shares_memory(batch_last(x), x)
-    assert np.shares_memory(Window((2, 2), (1, 1), (0, 0)).pad(x), x)
+    assert np.shares_memory(Window.of(2).pad(x), x)
     in_c_order = np.ascontiguousarray(x)
     assert batch_last(in_c_order).flags.c_contiguous
     np.testing.assert_array_equal(batch_first(batch_last(in_c_order)), x)
 
 
 @pytest.mark.parametrize(
-    "geometry, default_stride, text",
+    "arguments, default_stride, text",
     [
         ([(5, 5), (1, 1), (0, 0)], (1, 1), "5"),
         ([(2, 2), (2, 2), (0, 0)], (2, 2), "2"),
         ([(2, 3), (1, 1), (1, 1)], (2, 3), "(2, 3), stride=1, padding=1"),
-        ([(3, 3), (2, 1), (0, 1), (2, 2)], (1, 1), "3, stride=(2, 1), padding=(0, 1), dilation=2"),
+        ([3, (2, 1), (0, 1), 2], (1, 1), "3, stride=(2, 1), padding=(0, 1), dilation=2"),
+        ([3, 1, (1, 1, 2, 2)], (1, 1), "3, padding=(1, 2)"),
+        ([3, 1, [1, 1, 0, 1]], (1, 1), "3, padding=(1, 1, 0, 1)"),
+        ([3, 1, "same", (1, 2)], (1, 1), "3, padding=(1, 2), dilation=(1, 2)"),
+        ([(2, 3), 1, "same"], (1, 1), "(2, 3), padding=(0, 1, 1, 1)"),
     ],
 )
-def test_arguments_leave_out_the_defaults(geometry, default_stride, text):
-    assert Window(*geometry).arguments(default_stride) == text
+def test_arguments_leave_out_the_defaults(arguments, default_stride, text):
+    windows = Window.of(*arguments)
+    assert windows.arguments(default_stride) == text
+    again = eval(f"Window.of({text})", {"Window": Window})
+    assert again == windows or default_stride != (1, 1)
+
+
+@pytest.mark.parametrize("kernel", range(1, 6))
+@pytest.mark.parametrize("dilation", range(1, 4))
+def test_same_padding_keeps_the_size_and_puts_the_odd_pixel_last(kernel, dilation):
+    windows = Window.of((kernel, 1), padding="same", dilation=dilation)
+    (top, bottom), (left, right) = windows.padding
+    assert windows.output_size((7, 9)) == (7, 9)
+    assert bottom - top == dilation * (kernel - 1) % 2
+    assert (left, right) == (0, 0)
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_an_extended_window_reaches_every_stride_that_begins_in_the_image(size):
+    """Each start before the end of the image, from the first on, gets an output, if the last one
+    leaves out less than a stride."""
+    for kernel, stride, before, after, dilation in itertools.product(
+        (1, 2, 3), (1, 2, 3, 4), (0, 1, 2), (0, 1, 2), (1, 2)
+    ):
+        windows = Window.of((kernel, 1), (stride, 1), (before, after, 0, 0), (dilation, 1))
+        span, padded = windows.span[0], before + size + after
+        if max(before, after) >= span or padded - span <= -stride:
+            continue
+        starts = [p for p in range(0, before + size, stride) if p - stride + span < padded]
+        extended = windows.extended((size, 1))
+        assert extended.output_size((size, 1)) == (len(starts), 1)
+        assert extended.padding[0][0] == before and extended.padding[0][1] >= after

@@ -8,6 +8,9 @@ from minicnn.backend import DEVICES
 from minicnn.cli.data import DATA
 from minicnn.models import MODELS
 from minicnn.optimizers import SCHEDULES
+from minicnn.runs.settings import OPTIMIZERS
+
+ADAM_LR = 0.001
 
 
 def parser(commands: dict[str, Callable]) -> argparse.ArgumentParser:
@@ -32,16 +35,31 @@ def _train(part: argparse.ArgumentParser) -> None:
     add("--model", choices=MODELS, help="network (default: lenet; for the digits lenet-relu)")
     add("--epochs", type=_at_least(1), help="passes over the data (default: 10)")
     add("--batch-size", type=_at_least(1), help="images in a step (default: 256)")
-    add("--lr", type=float, help=f"learning rate (default: {rates})")
-    add("--momentum", type=float, help="from 0 to below 1 (default: 0)")
+    add("--optimizer", choices=OPTIMIZERS, help="how to take a step (default: sgd)")
+    add(
+        "--lr",
+        type=float,
+        help=f"learning rate (default: {rates}; with adam and adamw {ADAM_LR:g})",
+    )
+    add("--momentum", type=float, help="of sgd, from 0 to below 1 (default: 0)")
     add("--nesterov", action="store_true", default=None, help="use Nesterov's form of momentum")
-    add("--weight-decay", type=float, help="factor of the L2 penalty (default: 0)")
+    add("--weight-decay", type=float, help="how much weights decay (default: 0)")
+    add(
+        "--decay-biases",
+        action=argparse.BooleanOptionalAction,
+        help="whether biases and batch norms decay too (default: they do)",
+    )
+    add("--clip-norm", type=float, help="greatest length of the gradient (default: no limit)")
     add(
         "--schedule",
         choices=SCHEDULES,
-        help="of the learning rate: constant, or cosine, down to 0 (default: constant)",
+        help="of the learning rate, which all but constant take down to 0 (default: constant)",
     )
-    add("--seed", type=_at_least(0), help="of weights and order of images (default: 0)")
+    add("--label-smoothing", type=float, help="share spread over all classes (default: 0)")
+    add("--mirror", action="store_true", default=None, help="mirror half of the images")
+    add("--shift", type=_at_least(0), help="move images by so many pixels at most (default: 0)")
+    add("--erase", type=float, help="probability of noise in a rectangle (default: 0)")
+    add("--seed", type=_at_least(0), help="of all that is random (default: 0)")
     add("--out", help="folder for the run, new or empty (default: a new one under runs/)")
     add("--resume", metavar="RUN", help="go on with the run in this folder, as it was set up")
     add(

@@ -1,6 +1,8 @@
 """What a network costs, layer by layer: shapes, parameters, multiply-adds, memory for backward."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from minicnn.arguments import Shape, sizes
 from minicnn.backend import Array
 from minicnn.gradcheck.protocol import arrays_in
 from minicnn.layers.base import Layer
+from minicnn.layers.composite import Composite
 from minicnn.layers.sequential import Sequential
 from minicnn.text import align
 
@@ -28,20 +31,38 @@ def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
     """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), found by one
     forward pass. An array that two layers keep, and a parameter that two share, is counted once, at
     the first of them."""
-    net = net if isinstance(net, Sequential) else Sequential(net)
-    x = np.zeros(sizes("summarize", x_shape), np.float32)
+    net.output_shape(sizes("summarize", x_shape))
+    _, saved = net.forward(np.zeros(x_shape, np.float32))
     rows: list[LayerCost] = []
-    kept: dict[int, Array] = {}  # by address; held here, so that no address is used twice
+    kept: set[int] = set()  # by address
     counts = {id(parameter): parameter.size for parameter in net.params.values()}
-    for layer, in_shape, out_shape in net.trace(x_shape):
-        x, saved = layer.forward(x)
-        new = {_address(array): array for array in arrays_in(saved)}
-        new_bytes = sum(new[address].nbytes for address in new.keys() - kept)
-        kept |= new
+    for text, layer, layer_saved, shape in _passes(net, saved, tuple(x_shape), ""):
+        composite = isinstance(layer, Composite)  # whose layers have had their rows
+        new = {} if composite else {_address(a): a.nbytes for a in arrays_in(layer_saved)}
+        new_bytes = sum(new[address] for address in new.keys() - kept)
+        kept |= new.keys()
         parameters = sum(counts.pop(id(parameter), 0) for parameter in layer.params.values())
-        cost = layer.multiply_adds(in_shape)
-        rows.append(LayerCost(repr(layer), out_shape, parameters, cost, new_bytes))
+        cost = 0 if composite else layer.multiply_adds(shape)
+        rows.append(LayerCost(text, layer.output_shape(shape), parameters, cost, new_bytes))
     return rows
+
+
+def _passes(
+    layer: Layer, saved: Any, x_shape: Shape, part: str
+) -> Iterator[tuple[str, Layer, Any, Shape]]:
+    """(text, layer, what it saved, shape of its input) of each layer in turn: those of a residual
+    block behind the name of their branch, and then the block, which adds the branches up."""
+    if isinstance(layer, Sequential):
+        for inner, inner_saved in zip(layer.layers, saved):
+            yield from _passes(inner, inner_saved, x_shape, part)
+            x_shape = inner.output_shape(x_shape)
+        return
+    if isinstance(layer, Composite):
+        for (name, inner), inner_saved in zip(layer.parts.items(), saved):
+            yield from _passes(inner, inner_saved, x_shape, f"{part}{name}: ")
+        yield f"{part}{type(layer).__name__}", layer, saved, x_shape
+    else:
+        yield f"{part}{layer!r}", layer, saved, x_shape
 
 
 def table(rows: list[LayerCost]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from minicnn.backend import choose_device
 from minicnn.cli.data import DATA, load
+from minicnn.cli.parser import ADAM_LR
 from minicnn.datasets import Dataset
 from minicnn.files import as_path
 from minicnn.layers.base import Layer
@@ -37,7 +38,8 @@ def train(args: argparse.Namespace) -> int:
     train_set, test_set = load(args.data, args)
     # a sigmoid LeNet takes thousands of steps to begin to learn the digits
     name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
-    settings = Settings(**{"lr": MODELS[name].lr} | _given(args, Settings))
+    lr = MODELS[name].lr if args.optimizer in (None, "sgd") else ADAM_LR
+    settings = Settings(**{"lr": lr} | _given(args, Settings))
     net = MODELS[name].build(np.random.default_rng(settings.seed)).to(device)
     check_fit(net, train_set)
     origin = Origin(name, train_set.name, train_set.classes)
@@ -149,12 +151,11 @@ def _announce(
     start: Position,
 ) -> None:
     """Prints what is about to be done."""
-    epochs, batch_size = settings.epochs, settings.batch_size
+    batch_size = settings.batch_size
     seconds = estimate_seconds(
-        net, train_set, epochs=epochs, batch_size=batch_size, workers=args.workers
+        net, train_set, epochs=settings.epochs, batch_size=batch_size, workers=args.workers
     )
     done = len(start.history.train_loss) + start.seen / len(train_set)
-    schedule = "" if settings.schedule == "constant" else f" ({settings.schedule} schedule)"
     place = f"the {net.device}"
     if net.device == "cpu":
         workers = worker_count(net, min(batch_size, len(train_set)), args.workers)
@@ -163,12 +164,37 @@ def _announce(
     print(
         f"{origin.model}, {parameters:,} parameters, on {train_set.name} "
         f"({len(train_set):,} images to train, {len(test_set):,} to test), on {place}\n"
-        f"{number(epochs, 'epoch')}, batch {batch_size}, lr {settings.lr:g}{schedule}, momentum "
-        f"{settings.momentum:g}, weight decay {settings.weight_decay:g}, seed {settings.seed}\n"
-        f"about {_duration(seconds * (1 - done / epochs))}, going by one step; results go to "
-        f"{folder}",
+        f"{_in_words(settings)}\n"
+        f"about {_duration(seconds * (1 - done / settings.epochs))}, going by one step; results go "
+        f"to {folder}",
         flush=True,
     )
+
+
+def _in_words(settings: Settings) -> str:
+    """All that decides the result; options that are off are left out."""
+    schedule = "" if settings.schedule == "constant" else f" ({settings.schedule} schedule)"
+    method = (
+        f"momentum {settings.momentum:g}" if settings.optimizer == "sgd" else settings.optimizer
+    )
+    words = {
+        f"clip norm {settings.clip_norm}": settings.clip_norm is not None,
+        "no decay of biases": not settings.decay_biases,
+        f"label smoothing {settings.label_smoothing:g}": settings.label_smoothing,
+        "mirrored": settings.mirror,
+        f"shifted by up to {settings.shift}": settings.shift,
+        f"erased with probability {settings.erase:g}": settings.erase,
+    }
+    told = [
+        number(settings.epochs, "epoch"),
+        f"batch {settings.batch_size}",
+        f"lr {settings.lr:g}{schedule}",
+        method,
+        f"weight decay {settings.weight_decay:g}",
+        *(text for text, is_on in words.items() if is_on),
+        f"seed {settings.seed}",
+    ]
+    return ", ".join(told)
 
 
 def _go_on(args: argparse.Namespace, folder: Path) -> str:

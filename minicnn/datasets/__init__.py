@@ -1,6 +1,7 @@
 """Labelled images: Fashion-MNIST, MNIST and digits that need no download, and files of your own.
 Readers give arrays; a set of labelled images is a `Dataset`."""
 
+from minicnn.datasets.augmentation import Augmentation
 from minicnn.datasets.dataset import Dataset, as_input, batches
 from minicnn.datasets.digits import digits
 from minicnn.datasets.idx import DataError, read_idx
@@ -8,6 +9,7 @@ from minicnn.datasets.images import read_image
 from minicnn.datasets.sources import DatasetNotFound, fashion_mnist, mnist
 
 __all__ = [
+    "Augmentation",
     "DataError",
     "Dataset",
     "DatasetNotFound",

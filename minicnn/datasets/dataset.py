@@ -1,6 +1,7 @@
 """Images with labels, and the batches that training takes from them."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -75,8 +76,14 @@ class Dataset:
             self, images=to_device(self.images, device), labels=to_device(self.labels, device)
         )
 
-    def batch(self, index: Array | slice, dtype: DTypeLike = np.float32) -> tuple[Array, Array]:
-        """Images (n, C, H, W) of `dtype`, scaled to 0..1, and labels (n,), of the given indices.
+    def batch(
+        self,
+        index: Array | slice,
+        dtype: DTypeLike = np.float32,
+        change: Callable[[Array], Array] | None = None,
+    ) -> tuple[Array, Array]:
+        """Images (n, C, H, W) of `dtype`, scaled to 0..1, and labels (n,), of the given indices;
+        `change` is applied to the images of bytes before they are scaled.
 
         The memory of the images is batch-last, which the layers are fastest with:
         `x.transpose(1, 2, 3, 0)` is contiguous.
@@ -91,7 +98,7 @@ class Dataset:
                 f"{error}"
             ) from None
         require(labels.ndim == 1, "index must be a slice or indices (n,)", index)
-        return as_input(images, dtype), labels
+        return as_input(images if change is None else change(images), dtype), labels
 
 
 def as_input(images: Array, dtype: DTypeLike = np.float32) -> Array:

@@ -21,6 +21,7 @@ from minicnn.checks import check_float, check_gradient
 from minicnn.gradcheck.differences import Differences, compare, index
 from minicnn.gradcheck.protocol import (
     CHECKS,
+    draws,
     inference_findings,
     left_out,
     linearity_findings,
@@ -38,7 +39,7 @@ class LossLayer(Layer):
     `loss(x, target)` returns (loss, dx), as those of losses.py do.
     """
 
-    whole_batch = True
+    mixes_images = True
 
     def __init__(self, loss: Callable[[Array, Array], tuple[Array, Array]], target: Array) -> None:
         super().__init__()
@@ -79,8 +80,8 @@ def check_gradients(
     draws the upstream gradient. An entry is wrong if it is off by more than `rtol` times the
     largest entry of the gradient, and by more than rounding explains; of a large array the slope
     along a direction, if by more than `rtol` times the length of the gradient. `reference(x)` gives
-    the output to compare `forward` with. `inference(x)` is what `layer(x)` should give, where that
-    differs from y on purpose, as `lambda x: x` for dropout.
+    the output to compare `forward` with. `inference(x)` is what `layer(x)` should give, as
+    `lambda x: x` for dropout; without it, that is y, unless the layer has state or draws numbers.
 
     Beyond the gradients, the protocol of a layer is checked, see protocol.py. Of a Sequential that
     is wrong, or at a kink, each layer is checked too. Raises ValueError for what is no layer and
@@ -118,11 +119,13 @@ def check_gradients(
     with np.errstate(all="ignore"):
         for check, findings_of in CHECKS.items():
             log.run(check, findings_of(layer, x, dy))
-        if inference is None:
-            log.run("call", inference_findings(layer, x, y, "forward"))
-        else:
+        if inference is not None:
             expected = numbers("inference(x)", inference(x.copy()))
             log.run("call", inference_findings(layer, x, expected, "inference"))
+        elif layer.state or draws(layer):
+            log.run("call", inference_findings(layer, x, layer(x.copy()), "another call"))
+        else:
+            log.run("call", inference_findings(layer, x, y, "forward"))
     if reference is not None:
         log.add("reference", list(_forward_findings(y, numbers("reference(x)", reference(x)))))
 
@@ -147,7 +150,7 @@ def check_gradients(
     if isinstance(layer, Sequential):
         log.add("layers", list(_findings_by_layer(layer, inner)))
     log.run("linearity", linearity_findings(layer, x, dy))
-    unchecked = [*_not_compared(comparisons), *left_out(layer, x)]
+    unchecked = [*_not_compared(comparisons), *left_out(layer, x, inference is not None)]
     return log.report(name, seed, comparisons, unchecked)
 
 

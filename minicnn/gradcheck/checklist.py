@@ -9,21 +9,35 @@ from minicnn.gradcheck.check import LossLayer, check_gradients
 from minicnn.gradcheck.museum import FAULTS, Fault
 from minicnn.gradcheck.report import Report
 from minicnn.layers import (
+    GELU,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
+    ConvTranspose2D,
+    Dropout,
     Flatten,
+    GlobalAvgPool2D,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPool2D,
     ReLU,
+    Residual,
     Sigmoid,
     Tanh,
 )
-from minicnn.losses import softmax_cross_entropy, squared_error
+from minicnn.losses import softmax, softmax_cross_entropy, squared_error
 from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.text import align
 
+NETWORKS = ("lenet", "lenet-relu", "lenet-bn")  # each in a second; a larger one takes minutes
 STEPS = [10.0**-k for k in range(1, 12)]
+
+
+def smoothed_weighted_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Of five classes, each with its weight."""
+    weights = np.array([2, 0.5, 1, 0, 1])
+    return softmax_cross_entropy(logits, labels, label_smoothing=0.1, class_weights=weights)
 
 
 def check_layers(seed: int = 0) -> list[Report]:
@@ -37,23 +51,41 @@ def check_layers(seed: int = 0) -> list[Report]:
         (Sigmoid(), rows),
         (Tanh(), rows),
         (ReLU(), rows),
+        (LeakyReLU(0.1), rows),
+        (GELU(), rows),
         (Conv2D(2, 3, 3, rng=rng), images),
         (Conv2D(2, 3, 3, stride=2, padding=1, rng=rng), images),
         (Conv2D(4, 6, (2, 3), (2, 1), (1, 2), (3, 2), groups=2, rng=rng), odd),
+        (Conv2D(2, 3, 3, stride=2, padding=(0, 1, 2, 1), rng=rng), images),
+        (ConvTranspose2D(2, 3, 3, rng=rng), images),
+        (ConvTranspose2D(4, 6, (2, 3), (2, 3), (1, 2), (1, 2), 2, dilation=(3, 1), rng=rng), odd),
         (AvgPool2D(2), images),
         (AvgPool2D(3, stride=2, padding=1, count_include_pad=False), images),
+        (AvgPool2D(3, stride=2, padding=1, ceil_mode=True), images),
+        (GlobalAvgPool2D(), images),
         (MaxPool2D(2), images),
         (MaxPool2D(3, stride=2, padding=1), images),
+        (MaxPool2D(3, 2, (0, 1, 2, 0), dilation=2, ceil_mode=True), odd),
         (Flatten(), images),
+        (BatchNorm2D(2), images),
+        (BatchNorm2D(2, affine=False), images),
+        (Residual(Conv2D(2, 2, 3, padding=1, rng=rng)), images),
+        (Residual(Conv2D(2, 3, 3, 2, padding=1, rng=rng), Conv2D(2, 3, 1, 2, rng=rng)), images),
         (LossLayer(softmax_cross_entropy, labels), rows),
+        (LossLayer(softmax_cross_entropy, softmax(target)), rows),
+        (LossLayer(smoothed_weighted_cross_entropy, labels), rows),
         (LossLayer(squared_error, target), rows),
     ]
     reports = [
         check_gradients(layer, rng.standard_normal(shape), seed=seed) for layer, shape in cases
     ]
-    for name, model in MODELS.items():
+    x = rng.standard_normal(images)
+    dropout = Dropout(0.3, rng=rng)
+    reports.append(check_gradients(dropout, x, seed=seed, inference=lambda x: x))
+    for name in NETWORKS:
         x = rng.standard_normal((2, *INPUT_SHAPE[1:]))
-        reports.append(replace(check_gradients(model.build(rng), x, seed=seed), layer=name))
+        report = check_gradients(MODELS[name].build(rng), x, seed=seed)
+        reports.append(replace(report, layer=name))
     return reports
 
 

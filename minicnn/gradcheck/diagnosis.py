@@ -40,7 +40,7 @@ class Evidence:
         change: Callable[[Array], Array] = lambda parameter: parameter,
     ) -> Array:
         """What backward gives with one thing changed: dy, what was saved, or the parameters."""
-        layer = self.layer.map_params(change)
+        layer = self.layer.map_arrays(change)
         if saved is None:
             _, saved = self.layer.forward(self.x.copy())
         dx, grads = layer.backward((self.dy if dy is None else dy).copy(), saved)
@@ -132,6 +132,11 @@ def _constant_ratio(e: Evidence) -> str | None:
 
 def _factor(e: Evidence, ratio: float) -> str | None:
     """A factor as the counts that it may be of, in words."""
+    p = getattr(e.layer, "p", None)
+    if isinstance(p, float) and 0 < p < 1:
+        for name, value in {"1 - p": 1 - p, "1/(1 - p)": 1 / (1 - p)}.items():
+            if math.isclose(ratio, value, rel_tol=1e-5):
+                return f"times {name}"
     counts = {"2": 2, "N": len(e.x)}
     if hasattr(e.layer, "window"):
         counts["KH*KW"] = math.prod(e.layer.window.kernel)
@@ -148,6 +153,94 @@ def _factor(e: Evidence, ratio: float) -> str | None:
     if divisors := names(1 / ratio):
         return f"divided by {divisors}"
     return f"times {ratio:.4g}" if e.expected.size > 1 else None
+
+
+def _added_once(e: Evidence) -> str | None:
+    """Of a sum of branches one of which is x itself."""
+    if e.name != "x" or e.dy.shape != e.x.shape:
+        return None
+    if e.is_expected(e.claimed + e.dy):
+        return "dy left out of a sum"
+    return "dy added once too often" if e.is_expected(e.claimed - e.dy) else None
+
+
+def _parameter_left_out(e: Evidence) -> str | None:
+    for name, parameter in e.layer.params.items():
+        if e.name == "x" and parameter.shape == e.x.shape[1:2]:
+            if e.is_expected(e.claimed * parameter.reshape(-1, *[1] * (e.x.ndim - 2))):
+                return f"not multiplied by {name}"
+    return None
+
+
+def _as_if_a_scale(e: Evidence) -> str | None:
+    """The gradient of a parameter of y = x * parameter, which y is not."""
+    if e.dy.shape == e.x.shape and e.claimed.shape == e.x.shape[1:2]:
+        axes = (0, *range(2, e.x.ndim))
+        if _close(e.claimed, (e.dy * e.x).sum(axis=axes)):
+            return f"as if y were x * {e.name}"
+    return None
+
+
+def _statistics(e: Evidence) -> str | None:
+    """Mean and variance of each channel, or of each image."""
+    if e.name != "x" or e.dy.shape != e.x.shape:
+        return None
+    arrays = e.x, e.dy, e.claimed, e.expected
+    for axis in (1, 0):
+        rows = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in arrays)
+        if cause := _statistics_of_rows(*rows):
+            return cause
+    return None
+
+
+def _statistics_of_rows(x: Array, dy: Array, claimed: Array, expected: Array) -> str | None:
+    """If each row of y is normalised, dx has no part along 1 and none along x - mean, since to
+    shift x, or to scale it, changes nothing. With constant statistics dx is slope * dy, which has
+    both."""
+    m = x.shape[1]
+    directions = np.ones_like(x), x - x.mean(axis=1, keepdims=True)
+    of_claimed, of_dy, of_expected = (
+        [_part(array, direction) for direction in directions] for array in (claimed, dy, expected)
+    )
+    rests = [
+        array - sum(part * direction for part, direction in zip(parts, directions))
+        for array, parts in ((claimed, of_claimed), (dy, of_dy), (expected, of_expected))
+    ]
+    if m < 4 or not _close(rests[0], rests[2]):  # two directions make any three numbers, nearly
+        return None
+    slope = _part(claimed, rests[1])
+    of_mean, of_variance = (part / (slope * whole) for part, whole in zip(of_claimed, of_dy))
+
+    def left(share: Array, value: float) -> bool:
+        return np.allclose(share, value, rtol=0.02, atol=1e-4)
+
+    if left(of_mean, 1) and left(of_variance, 1):
+        return "mean and variance taken as constants"
+    if left(of_mean, 1) and left(of_variance, 0):
+        return "mean taken as a constant"
+    if left(of_mean, 0) and left(of_variance, 1):
+        return "variance taken as a constant"
+    if left(of_mean, 0) and any(left(of_variance, share) for share in (1 / m, -1 / (m - 1))):
+        return "M and M - 1 mixed up in the variance"
+    return None
+
+
+def _part(array: Array, direction: Array) -> Array:
+    """How much of `direction` is in each row of `array`."""
+    along = (array * direction).sum(axis=1) / (direction * direction).sum(axis=1)
+    return along[:, None]
+
+
+def _other_branch(e: Evidence) -> str | None:
+    """dy goes through two functions, as to be kept or dropped, and each entry through one that is
+    one of the two, but not always the right one."""
+    if e.dy.shape != e.x.shape or e.name != "x":
+        return None
+    slopes = np.unique(np.round(e.expected / e.dy, 5))
+    of_claimed = np.unique(np.round(e.claimed / e.dy, 5))
+    if len(slopes) == 2 and np.isclose(of_claimed[:, None], slopes, atol=1e-4).any(axis=1).all():
+        return "another mask than in forward"
+    return None
 
 
 def _handed_on(e: Evidence) -> str | None:
@@ -253,6 +346,28 @@ def _almost_right(e: Evidence) -> str | None:
     return None
 
 
+def _approximate(e: Evidence) -> str | None:
+    if np.allclose(e.claimed, e.expected, rtol=0, atol=1e-2 * np.max(np.abs(e.expected))):
+        return "the derivative of an approximation"
+    return None
+
+
+def diagnose_update(
+    layer: Layer, name: str, claimed: Array, expected: Array, x: Array
+) -> str | None:
+    """The mistake in a new running average of `state[name]`, beside the right one.
+
+    With momentum p, expected = (1 - p) * before + p * statistic.
+    """
+    before, p, m = layer.state[name], getattr(layer, "momentum", 0.5), x.size // x.shape[1]
+    statistic = (expected - (1 - p) * before) / p
+    if _close(claimed, p * before + (1 - p) * statistic):
+        return "momentum and 1 - momentum exchanged"
+    if _close(claimed, expected - p * statistic / m):
+        return "M and M - 1 mixed up in the variance"
+    return "updates is wrong"
+
+
 def _close(a: Array, b: Array) -> bool:
     scale = np.max(np.abs(b), initial=0)
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-7 * scale)
@@ -275,11 +390,17 @@ GUESSES = [
     _not_linear,
     _constant_ratio,
     _handed_on,
+    _added_once,
+    _parameter_left_out,
+    _as_if_a_scale,
     _rotated,
     _transposed,
     _input_for_output,
+    _other_branch,
+    _statistics,
     _shifted,
     _reordered,
     _entries_left_out,
     _overwritten,
+    _approximate,
 ]

@@ -1,10 +1,12 @@
 """What the protocol of `layers/base.py` promises beyond the gradients, checked for any layer.
 
 One x gives one y, of the shape that was foretold, whatever other images are in the batch and
-however x lies in memory. Nothing that is passed in is changed, and nothing of a batch stays in the
-layer. Without `need_dx` only dx is left out. Float32 in gives float32 out, with the values of
-float64 to within a hundredth, and without overflow where they are representable. `layer(x)` is y,
-or what inference is said to give. Two threads may use one layer.
+however x lies in memory. Nothing that is passed in is changed, state included, and nothing of a
+batch stays in the layer. What a pass asks of the state fits the state, and with one key it draws
+the same numbers each time. Without `need_dx` only dx is left out. Float32 in gives float32 out,
+with the values of float64 to within a hundredth, and without overflow where they are representable.
+`layer(x)` mixes no images and is y, unless the layer has state or draws numbers, or what inference
+is said to give. Two threads may use one layer.
 
 Each check is a function of a layer, an input and an upstream gradient of float64 that yields what
 is wrong; CHECKS has their names.
@@ -40,10 +42,22 @@ def structure_findings(layer: Layer, result: Any) -> Iterator[Finding]:
         yield Finding(name, f"backward gave d{name} but there is no parameter {name}", None)
 
 
-def left_out(layer: Layer, x: Array) -> Iterator[str]:
-    """What the checks leave out for this layer and input, and why."""
-    if layer.whole_batch:
-        yield "images_apart, batch_size (whole_batch is True)"
+def draws(layer: Layer) -> bool:
+    """Whether `forward` draws random numbers."""
+    return layer.at((0,)) is not layer
+
+
+def left_out(layer: Layer, x: Array, inference: bool) -> Iterator[str]:
+    """What the checks leave out for this layer and input, and why; `inference` tells whether it is
+    known what layer(x) should give."""
+    if not inference and (layer.state or draws(layer)):
+        yield "values of layer(x) (which differ from y: say with inference= what they should be)"
+    if draws(layer):
+        y, *others = (layer.at((key,)).forward(x.copy())[0] for key in range(8))
+        if all(_same(y, other) for other in others):
+            yield "whether y depends on the key (eight keys gave one y)"
+    if layer.mixes_images:
+        yield "images_apart, batch_size (mixes_images is True)"
     elif len(x) < 2:
         yield "images_apart (x has fewer than two images)"
     if isinstance(layer, Sequential):
@@ -52,8 +66,9 @@ def left_out(layer: Layer, x: Array) -> Iterator[str]:
 
 def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> Iterator[Finding]:
     """Whether layer(x) is what is expected, by `source`: forward or inference."""
-    given = x.copy()
+    given, arrays = x.copy(), {name: array.copy() for name, array in layer.arrays.items()}
     y = layer(given)
+    changed = [name for name, array in layer.arrays.items() if not _same(array, arrays[name])]
     if np.shape(y) != expected.shape:
         message = f"layer(x) has shape {np.shape(y)}, by {source} {expected.shape}"
         yield Finding("y", message, "__call__ differs from forward")
@@ -64,6 +79,11 @@ def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> 
         yield Finding("y", message, "__call__ differs from forward")
     elif not np.array_equal(given, x):
         yield Finding("x", "layer(x) wrote into x", "argument changed")
+    elif changed:
+        yield Finding(changed[0], f"layer(x) wrote into {changed[0]}", "argument changed")
+    elif np.ndim(y) and len(y) == len(x) > 1 and not _same(layer(x[:1].copy()), y[:1], 1e-9):
+        message = "layer(x) of one image depends on the others, but inference takes any of them"
+        yield Finding("y", message, "images of a batch mixed")
     elif (dtype := layer.astype(np.float32)(x.astype(np.float32)).dtype) != np.float32:
         yield Finding("y", f"float32 in, but layer(x) is {dtype}", "dtype lost")
 
@@ -94,13 +114,14 @@ def _repeat_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
 
 
 def _image_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
-    if len(x) < 2 or layer.whole_batch:
+    if len(x) < 2 or layer.mixes_images:
         return
     y, other = layer.forward(x.copy())[0], x.copy()
     other[0] = -x[0] - np.copysign(1, x[0])
     first, rest = layer.forward(x[:1].copy())[0], layer.forward(other)[0][1:]
-    if not (_same(first, y[:1], 1e-9) and _same(rest, y[1:], 1e-9)):
-        message = "y of one image depends on another image, but whole_batch is False"
+    alone = draws(layer) or _same(first, y[:1], 1e-9)  # for another shape it draws other numbers
+    if not (alone and _same(rest, y[1:], 1e-9)):
+        message = "y of one image depends on another image, but mixes_images is False"
         yield Finding("y", message, "images of a batch mixed")
 
 
@@ -109,14 +130,45 @@ def _argument_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
         return {name: [array.copy() for array in arrays_in(o)] for name, o in objects.items()}
 
     x, dy = x.copy(), dy.copy()
-    before = snapshot(x=x, **layer.params)
+    before = snapshot(x=x, **layer.arrays)
     _, saved = layer.forward(x)
     before |= snapshot(saved=saved, dy=dy)
     layer.backward(dy, saved)
-    after = snapshot(x=x, saved=saved, dy=dy, **layer.params)
+    layer.updates(saved)
+    after = snapshot(x=x, saved=saved, dy=dy, **layer.arrays)
     for name, arrays in before.items():
         if not all(map(_same, arrays, after[name])):
             yield Finding(name, f"{name} was written into", "argument changed")
+
+
+def _updates_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    _, saved = layer.forward(x.copy())
+    first, second = layer.updates(saved), layer.updates(saved)
+    if first.keys() != layer.state.keys():
+        message = f"updates gives {sorted(first)}, but the state is {sorted(layer.state)}"
+        yield Finding("y", message, "state and updates differ")
+        return
+    for name, array in layer.state.items():
+        new = first[name]
+        if (np.shape(new), new.dtype) != (array.shape, array.dtype):
+            message = (
+                f"updates gives {name} of {new.dtype} {np.shape(new)}, but in the state it is of "
+                f"{array.dtype} {array.shape}"
+            )
+            yield Finding(name, message, "state and updates differ")
+        elif not _same(new, second[name]):
+            yield Finding(name, f"a second updates gives another {name}", "updates pile up")
+
+
+def _key_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
+    before = layer.forward(x.copy())[0]
+    first, second = (layer.at((3, 1, 4)) for _ in range(2))
+    if any(first.arrays[name] is not array for name, array in layer.arrays.items()):
+        yield Finding("y", "at(key) gives a layer with arrays of its own", "key not understood")
+    elif not _same(first.forward(x.copy())[0], second.forward(x.copy())[0]):
+        yield Finding("y", "one key gives another y the second time", "key not understood")
+    elif not _same(before, layer.forward(x.copy())[0]):
+        yield Finding("y", "at(key) changes the layer itself", "key not understood")
 
 
 def _state_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
@@ -143,7 +195,7 @@ def _need_dx_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
 
 
 def _size_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
-    if layer.whole_batch:
+    if layer.mixes_images:
         return  # as a loss is, whose target has the size of this batch
     _, saved = layer.forward(x.copy())
     layer.forward(x.repeat(2, axis=0))
@@ -222,6 +274,8 @@ CHECKS: dict[str, Callable[[Layer, Array, Array], Iterator[Finding]]] = {
     "images_apart": _image_findings,
     "arguments_unchanged": _argument_findings,
     "nothing_kept": _state_findings,
+    "updates": _updates_findings,
+    "key": _key_findings,
     "need_dx": _need_dx_findings,
     "batch_size": _size_findings,
     "memory_order": _layout_findings,

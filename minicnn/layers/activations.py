@@ -6,19 +6,33 @@
               dx = dy * (1 - y**2)                                                         (4)
     ReLU      y = max(x, 0)                                                                (5)
               dx = dy where y > 0, else 0; at the kink x = 0 the derivative is taken as 0  (6)
+    leaky     y = x where x > 0, else slope*x, so y = max(x, slope*x) for a slope up to 1  (7)
+    ReLU      dx = dy where y > 0, else slope*dy, as it is at the kink                     (8)
+    GELU      y = x * Phi(x) = max(x, 0) - a*Phi(-a)     where a = |x|                     (9)
+              dx = dy * (Phi(x) + x*phi(x))                                                (10)
 
-Each derivative is written in y, which the next layer keeps anyway, so x can be forgotten. For the
-sigmoid: exp(-x) = (1 - y)/y, so f' = exp(-x) / (1 + exp(-x))**2 = y**2 * (1 - y)/y = y*(1 - y).
-The form with tanh cannot overflow, where exp(-x) does for large negative x; its price is that y is
-exactly 0 below about x = -20 in float32 (-38 in float64), where it should be exp(x).
+All but the last derivative are written in y, which the next layer keeps anyway, so x can be
+forgotten. For the sigmoid: exp(-x) = (1 - y)/y, so that f' = exp(-x) / (1 + exp(-x))**2 =
+y**2 * (1 - y)/y = y*(1 - y). The form with tanh cannot overflow, where exp(-x) does for large
+negative x; its price is that y is exactly 0 below about x = -20 in float32 (-38 in float64), where
+it should be exp(x).
+
+Phi(x) is the share of a normal distribution that lies below x, phi its density. As Phi(x) is
+1 - Phi(-x), in (9) x - x*Phi(-x) stands for x*Phi(x) where x > 0, and with
+s = Phi(-a) - a*phi(a), Phi(x) + x*phi(x) is 1 - s there and s elsewhere. GELU falls before it
+rises, so y does not tell the derivative: forward, which has all that it takes, keeps that itself.
 
 Source: Y. LeCun et al., "Efficient BackProp", 1998, section 4.4; V. Nair, G. Hinton, "Rectified
-linear units improve restricted Boltzmann machines", ICML 2010.
+linear units improve restricted Boltzmann machines", ICML 2010; A. Maas, A. Hannun, A. Ng,
+"Rectifier nonlinearities improve neural network acoustic models", ICML 2013; D. Hendrycks,
+K. Gimpel, "Gaussian error linear units (GELUs)", 2016.
 """
 
+from minicnn.arguments import share
 from minicnn.backend import Array, array_module, masked
 from minicnn.checks import check_float, check_gradient
 from minicnn.layers.base import Layer, Result
+from minicnn.layers.normal import density_and_tail
 
 
 class Activation(Layer):
@@ -30,7 +44,7 @@ class Activation(Layer):
         raise NotImplementedError
 
     def _gradient(self, dy: Array, y: Array) -> Array:
-        """dx, for dy and y."""
+        """dx, for dy and what forward saved, y."""
         raise NotImplementedError
 
     def forward(self, x: Array) -> tuple[Array, Array]:
@@ -39,9 +53,8 @@ class Activation(Layer):
         return y, y
 
     def backward(self, dy: Array, saved: Array, need_dx: bool = True) -> Result:
-        y = saved
-        check_gradient(self, dy, y.shape, y)
-        return (self._gradient(dy, y) if need_dx else None), {}
+        check_gradient(self, dy, saved.shape, saved)
+        return (self._gradient(dy, saved) if need_dx else None), {}
 
 
 class Sigmoid(Activation):
@@ -80,3 +93,35 @@ class ReLU(Activation):
 
     def _gradient(self, dy: Array, y: Array) -> Array:
         return masked(dy, y > 0)  # (6)
+
+
+class LeakyReLU(Activation):
+    """y = x where x > 0, else negative_slope * x; the slope is from 0 to 1."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = share("negative_slope", negative_slope)
+
+    def _function(self, x: Array) -> Array:
+        return array_module(x).maximum(x, self.negative_slope * x)  # (7)
+
+    def _gradient(self, dy: Array, y: Array) -> Array:
+        step = (y > 0).astype(y.dtype)
+        return dy * array_module(y).maximum(step, self.negative_slope)  # (8)
+
+
+class GELU(Activation):
+    """y = x * Phi(x), where Phi(x) is the share of a normal distribution that lies below x: what
+    PyTorch calls GELU(approximate="none")."""
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        check_float(self, x)
+        xp = array_module(x)
+        a = xp.minimum(abs(x), 40)  # from where on the tail is 0, and infinity times 0 is nan
+        density, tail = density_and_tail(a)
+        y = xp.maximum(x, 0) - a * tail  # (9)
+        step = (x > 0).astype(x.dtype)
+        return y, step + (1 - 2 * step) * (tail - a * density)  # (10), for dy = 1
+
+    def _gradient(self, dy: Array, slope: Array) -> Array:
+        return dy * slope  # (10)

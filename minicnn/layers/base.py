@@ -55,23 +55,28 @@ A layer of your own, y = factor * x, whole:
 - **`need_dx=False`** saves the first layer of a network the work for dx; grads are the same.
 - **`layer(x)`** is inference, by default y of `forward` alone: override `__call__` where y can be
   had for less. The checker compares the two.
-- **`whole_batch = True`** if y of one image depends on the others: then a batch is not cut into
-  chunks for the cache and the workers, and evaluation takes a data set as one batch.
+- **`layer.state`** is for what training changes without a gradient, such as running means: a
+  dictionary beside `params`, which is saved, cast and moved as they are, but which no optimizer
+  sees. `forward` only reads it; `updates(saved)` gives the values that this pass asks for. Of the
+  chunks of a batch `fit` takes the mean, by images, and writes it once a step.
+- **`layer.at(key)`** is the same layer for one pass of training, whose random numbers follow from
+  the key, a tuple of integers: with one key, forward gives one y. The key names seed, epoch, step,
+  chunk and layer, so the numbers do not depend on the workers or on where a run was resumed.
+- **`mixes_images = True`** if y of one image depends on the others. A batch is cut into chunks of
+  up to 64 images all the same, and y depends on those of the chunk. Inference may not mix images.
 
-Not possible yet: state that is learned without a gradient, such as the running statistics of batch
-normalisation, and random numbers, as in dropout. What `forward` writes into a worker's copy of the
-layer is lost, what is in `params` is changed by the optimizer, and a generator in the layer makes
-the result depend on the number of workers and on where a run was resumed. A later version is to
-bring both.
+dropout.py is the smallest layer with a key, normalization.py the one with state.
 """
 
 import inspect
-from typing import Any
+from typing import Any, TypeVar
 
 from minicnn.arguments import Shape, shown, sizes
 from minicnn.backend import Array
 from minicnn.layers.parameters import Parameters
 
+Self = TypeVar("Self", bound="Layer")
+Key = tuple[int, ...]
 Gradients = dict[str, Array]
 Result = tuple[Array | Any, Gradients]  # Any for None, as dx is with need_dx=False alone
 
@@ -79,32 +84,47 @@ Result = tuple[Array | Any, Gradients]  # Any for None, as dx is with need_dx=Fa
 class Layer(Parameters):
     """A differentiable function with parameters.
 
-    `params` maps names to arrays of floats; assigning to an entry replaces that parameter.
+    `params` maps names to arrays of floats, `state` to arrays of any numbers; assigning to an entry
+    replaces that array.
     """
 
-    whole_batch = False
-    """Whether y of one image depends on the others; then a batch is not cut into chunks."""
+    mixes_images = False
+    """Whether y of one image depends on the others, in `forward`."""
 
     def __init__(self) -> None:
         self.params = {}
+        self.state = {}
 
     def __repr__(self) -> str:
-        """The class, with the arguments of its constructor that the layer keeps by their names."""
-        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
-        kept = [f"{name}={shown(getattr(self, name))}" for name in names]
-        return f"{type(self).__name__}({', '.join(kept)})"
+        """The class, with those arguments of its constructor that the layer keeps by their names:
+        the first, and of the others those that are not the default."""
+        arguments: list[str] = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = shown(getattr(self, name, parameter.default))
+            if hasattr(self, name) and (not arguments or value != shown(parameter.default)):
+                arguments.append(f"{name}={value}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     def __call__(self, x: Array) -> Array:
-        """Inference: y alone, nothing kept."""
+        """Inference: y alone, nothing kept, and each image by itself."""
         return self.forward(x)[0]
 
     def forward(self, x: Array) -> tuple[Array, Any]:
-        """(y, saved): `saved` is all that `backward` needs of this pass, and no more."""
+        """A pass of training, (y, saved): `saved` is all that `backward` needs, and no more."""
         raise NotImplementedError
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Result:
         """(dx, grads): dL/dx, or None if not `need_dx`; dL/dparam under the keys of `params`."""
         raise NotImplementedError
+
+    def updates(self, saved: Any) -> dict[str, Array]:
+        """New values of all of `state`, as this pass asks for them; nothing is written."""
+        return {}
+
+    def at(self: Self, key: Key) -> Self:
+        """The same layer, sharing all its arrays, with the random numbers of `key`; the layer
+        itself if it has none."""
+        return self
 
     def output_shape(self, x_shape: Shape) -> Shape:
         """The shape of y for x of `x_shape`. Raises ValueError, with the arithmetic, if x does not

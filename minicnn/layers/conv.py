@@ -32,11 +32,11 @@ processing", 2006, for im2col.
 import numpy as np
 from numpy.random import Generator
 
-from minicnn.arguments import Shape, Size, flag, integer
+from minicnn.arguments import Padding, Shape, Size, flag, integer
 from minicnn.backend import Array, array_module
 from minicnn.checks import check_gradient, check_images, check_input
 from minicnn.initializers import glorot_uniform
-from minicnn.layers.base import Layer, Result
+from minicnn.layers.base import Gradients, Layer, Result
 from minicnn.layers.products import blocks, choose_rows, product
 from minicnn.windows import Window, batch_first
 
@@ -44,8 +44,9 @@ from minicnn.windows import Window, batch_first
 class Conv2D(Layer):
     """x (N, in_channels, H, W) -> y (N, out_channels, OH, OW), with OH, OW as in windows.py.
 
-    kernel_size, stride, padding (per side, with zeros) and dilation are an int or (height, width),
-    in pixels. `groups` divides both channel counts.
+    kernel_size, stride, padding (with zeros) and dilation are an int or (height, width), in pixels;
+    padding also (top, bottom, left, right), or "same": with stride 1, y has the size of x, and the
+    odd pixel of padding goes to the bottom and right. `groups` divides both channel counts.
 
     params: weight (out_channels, in_channels/groups, KH, KW), Glorot-uniform from `rng`; bias
     (out_channels,), zeros, absent with `bias=False`. Without `rng` the weights differ from run to
@@ -60,7 +61,7 @@ class Conv2D(Layer):
         out_channels: int,
         kernel_size: Size,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Padding = 0,
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
@@ -97,40 +98,53 @@ class Conv2D(Layer):
         return n * oh * ow * self.params["weight"].size
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        n, o, oh, ow = check_input(self, x)
-        padded = self.window.pad(x)
-        rows = choose_rows(self.window, o // self.groups, oh, padded)
-        weight = rows.spread(self.params["weight"].astype(x.dtype, copy=False), self.groups)
-        bias = self.params["bias"][:, None, None, None, None] if "bias" in self.params else 0
-        xp = array_module(x)
-        y = xp.empty((o, oh, ow, n), x.dtype)
-        y_rows = rows.split(y)  # (O, R, OH/R, OW, N)
-        windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
-        for block, columns in blocks(weight, windows):
-            columns = columns.reshape(self.groups, weight.shape[2], -1)
-            y_block = y_rows[:, :, block]
-            xp.add(product(weight, columns).reshape(y_block.shape), bias, out=y_block)  # (1)
-        return batch_first(y), x
+        check_input(self, x)
+        return convolve(x, self.params, self.window, self.groups), x
 
     def backward(self, dy: Array, saved: Array, need_dx: bool = True) -> Result:
         x = saved
         check_gradient(self, dy, self.output_shape(x.shape), x)
-        padded, dy = self.window.pad(x), dy.transpose(1, 2, 3, 0)
-        o, oh, _, _ = dy.shape
-        rows = choose_rows(self.window, o // self.groups, oh, dy if need_dx else None)
-        weight = rows.spread(self.params["weight"].astype(x.dtype, copy=False), self.groups)
-        xp = array_module(x)
-        dpadded = xp.zeros_like(padded) if need_dx else None
-        dweight = xp.zeros((self.groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
-        windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
-        for block, columns, dy_block in blocks(weight, windows, rows.split(dy)):
-            matrix = columns.reshape(*dweight.shape[:2], -1)
-            dy_block = dy_block.reshape(*weight.shape[:2], -1)
-            dweight += matrix @ dy_block.transpose(0, 2, 1)  # (2)
-            if dpadded is not None:  # the columns have been used, and dcolumns take their place
-                product(weight.transpose(0, 2, 1), dy_block, out=matrix)  # (3)
-                rows.window.col2im(columns, rows.window.slab(dpadded, block))  # (4)
-        grads = {"weight": rows.weight_gradient(dweight.transpose(0, 2, 1))}
-        if "bias" in self.params:
-            grads["bias"] = dy.sum(axis=(1, 2, 3))  # (5)
-        return (None if dpadded is None else self.window.unpad(dpadded)), grads  # (4)
+        return convolve_backward(dy, x, self.params, self.window, self.groups, need_dx)
+
+
+def convolve(x: Array, params: Gradients, window: Window, groups: int) -> Array:
+    """y for x (N, C, H, W), the parameters of a Conv2D, the bias or none, and its geometry."""
+    o, (oh, ow) = len(params["weight"]), window.output_size(x.shape[2:])
+    padded = window.pad(x)
+    rows = choose_rows(window, o // groups, oh, padded)
+    weight = rows.spread(params["weight"].astype(x.dtype, copy=False), groups)
+    bias = params["bias"][:, None, None, None, None] if "bias" in params else 0
+    xp = array_module(x)
+    y = xp.empty((o, oh, ow, len(x)), x.dtype)
+    y_rows = rows.split(y)  # (O, R, OH/R, OW, N)
+    windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
+    for block, columns in blocks(weight, windows, windows):
+        columns = columns.reshape(groups, weight.shape[2], -1)
+        y_block = y_rows[:, :, block]
+        xp.add(product(weight, columns).reshape(y_block.shape), bias, out=y_block)  # (1)
+    return batch_first(y)
+
+
+def convolve_backward(
+    dy: Array, x: Array, params: Gradients, window: Window, groups: int, need_dx: bool = True
+) -> Result:
+    """(dx, grads) for dy like y, and the rest as it was in `convolve`."""
+    padded, dy = window.pad(x), dy.transpose(1, 2, 3, 0)
+    o, oh, _, _ = dy.shape
+    rows = choose_rows(window, o // groups, oh, dy if need_dx else None)
+    weight = rows.spread(params["weight"].astype(x.dtype, copy=False), groups)
+    xp = array_module(x)
+    dpadded = xp.zeros_like(padded) if need_dx else None
+    dweight = xp.zeros((groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
+    windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
+    for block, columns, dy_block in blocks(weight, windows, windows, rows.split(dy)):
+        matrix = columns.reshape(*dweight.shape[:2], -1)
+        dy_block = dy_block.reshape(*weight.shape[:2], -1)
+        dweight += matrix @ dy_block.transpose(0, 2, 1)  # (2)
+        if dpadded is not None:  # the columns have been used, and dcolumns take their place
+            product(weight.transpose(0, 2, 1), dy_block, out=matrix)  # (3)
+            rows.window.col2im(columns, rows.window.slab(dpadded, block))  # (4)
+    grads = {"weight": rows.weight_gradient(dweight.transpose(0, 2, 1))}
+    if "bias" in params:
+        grads["bias"] = dy.sum(axis=(1, 2, 3))  # (5)
+    return (None if dpadded is None else window.unpad(dpadded)), grads  # (4)

@@ -1,8 +1,8 @@
-"""The parameters of a layer as a whole: cast, moved, copied in. A layer inherits all of it,
-and backpropagation does without: one may skip this file."""
+"""The parameters and the state of a layer as a whole: cast, moved, copied in. A layer inherits all
+of it, and backpropagation does without: one may skip this file."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,24 +15,31 @@ Self = TypeVar("Self", bound="Parameters")
 
 
 class Parameters:
-    """What every layer can do with its `params`."""
+    """What every layer can do with its `params` and `state`."""
 
     params: dict[str, Array]
+    state: dict[str, Array]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Parameters and state together, themselves and not copies, under the names of PyTorch's
+        state_dict."""
+        return {**self.params, **self.state}
 
     def astype(self: Self, dtype: Any) -> Self:
-        """The same layer with parameters of `dtype`, float32 or float64; the arrays are copies."""
+        """The same layer with floats of `dtype`, float32 or float64; the arrays are copies."""
         dtype = float_dtype(dtype)
-        return self.map_params(lambda parameter: parameter.astype(dtype))
+        return self.map_arrays(lambda a: a.astype(dtype if a.dtype.kind == "f" else a.dtype))
 
     def to(self: Self, device: str) -> Self:
-        """The same layer with parameters on `device`, `"cpu"` or `"gpu"`."""
+        """The same layer with its arrays on `device`, `"cpu"` or `"gpu"`."""
         device = choose_device(device)
-        return self.map_params(lambda parameter: to_device(parameter, device))
+        return self.map_arrays(lambda array: to_device(array, device))
 
     @property
     def device(self) -> str:
-        """Where the parameters are, `"cpu"` or `"gpu"`; the CPU if there are none."""
-        return next(map(device_of, self.params.values()), "cpu")
+        """Where the arrays are, `"cpu"` or `"gpu"`; the CPU if there are none."""
+        return next(map(device_of, self.arrays.values()), "cpu")
 
     @property
     def dtype(self) -> np.dtype:
@@ -40,9 +47,9 @@ class Parameters:
         return next((parameter.dtype for parameter in self.params.values()), np.dtype(np.float32))
 
     def load_params(self, params: Mapping[str, Array]) -> None:
-        """Copies values in. Raises ValueError, and changes nothing, unless names, shapes and
-        dtypes are exactly those of `params`."""
-        own = self.params
+        """Copies values in, those of the state too. Raises ValueError, and changes nothing, unless
+        names, shapes and dtypes are exactly those of `arrays`."""
+        own = self.arrays
         require(isinstance(params, Mapping), "params must map names to arrays", params)
         if own.keys() != params.keys():
             missing, unknown = sorted(own.keys() - params), sorted(map(str, params.keys() - own))
@@ -60,19 +67,19 @@ class Parameters:
         for name, parameter in own.items():
             parameter[...] = to_device(params[name], device_of(parameter))
 
-    def map_params(self: Self, change: Callable[[Array], Array]) -> Self:
-        """A copy of the layer with `change(p)` in place of each parameter p. A layer or parameter
-        that is used twice is used twice in the copy too."""
+    def map_arrays(self: Self, change: Callable[[Array], Array]) -> Self:
+        """A copy of the layer with `change(a)` in place of each array a of the parameters and the
+        state. A layer or array that is used twice is used twice in the copy too."""
         require(callable(change), "change must be a function of an array", change)
-        changed = {id(p): change(p) for p in self.params.values()}
-        for parameter in changed.values():
-            check_float("map_params", parameter, "what change returns")
+        changed = {id(array): change(array) for array in self.arrays.values()}
+        for parameter in self.params.values():
+            check_float("map_arrays", changed[id(parameter)], "what change returns")
         return copy.deepcopy(self, changed)  # its memo: what these stand for is copied already
 
 
 class FlatParams(dict[str, Array]):
-    """The parameters of a network by name, gathered from its layers at each access. So an entry
-    that is replaced here would be replaced nowhere else, and that raises ValueError."""
+    """The parameters or the state of a network by name, gathered from its layers at each access. So
+    an entry that is replaced here would be replaced nowhere else, and that raises ValueError."""
 
     def _refuse(self, *_: Any, **__: Any) -> None:
         raise ValueError(
@@ -89,3 +96,11 @@ class FlatParams(dict[str, Array]):
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
         return dict, (dict(self),)  # a copy is a plain dict
+
+
+def weighted_mean(arrays: Sequence[Array], shares: Sequence[float]) -> Array:
+    """sum_i shares[i] * arrays[i], in this order; rounded if the arrays are of integers."""
+    mean: Any = sum(share * array for array, share in zip(arrays, shares))
+    dtype = arrays[0].dtype
+    mean = mean if dtype.kind == "f" else array_module(arrays[0]).rint(mean)
+    return mean.astype(dtype, copy=False)

@@ -13,14 +13,20 @@ the image. An entry of x may lie in several windows: dx adds up what it gets fro
 Where several taps of a window share the maximum, y has no derivative; the first of them, row by
 row, takes all of dy, so that no gradient is made or lost.
 
+With one window for each channel, the whole image, no window has to slide:
+
+    global average   y[n, c] = sum_{h,w} x[n, c, h, w] / (H*W)                                  (5)
+                     dx[n, c, h, w] = dy[n, c] / (H*W)                                          (6)
+
 Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, for the
 average; M. Ranzato et al., "Unsupervised learning of invariant feature hierarchies with
-applications to object recognition", CVPR 2007, for the maximum.
+applications to object recognition", CVPR 2007, for the maximum; M. Lin, Q. Chen, S. Yan, "Network
+in network", ICLR 2014, for the global average.
 """
 
 import math
 
-from minicnn.arguments import Shape, Size, flag
+from minicnn.arguments import Padding, Shape, Size, flag, require
 from minicnn.backend import Array, array_module, masked
 from minicnn.checks import check_gradient, check_images, check_input
 from minicnn.layers.base import Layer, Result
@@ -30,36 +36,50 @@ from minicnn.windows import Window, batch_first, batch_last
 class Pool2D(Layer):
     """What both poolings share: the geometry of the window."""
 
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Padding = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+    ) -> None:
         super().__init__()
-        self.window = Window.of(kernel_size, kernel_size if stride is None else stride, padding)
-        kernel, padding = self.window.kernel, self.window.padding
-        if any(2 * p > k for p, k in zip(padding, kernel)):
-            raise ValueError(
-                f"padding must be at most half of kernel_size, as in PyTorch, got padding "
-                f"{padding} for kernel_size {kernel}"
-            )
+        stride = kernel_size if stride is None else stride
+        self.window = Window.of(kernel_size, stride, padding, dilation)
+        self.ceil_mode = flag("ceil_mode", ceil_mode)
+        fits = all(max(sides) < span for sides, span in zip(self.window.padding, self.window.span))
+        sentence = f"padding must be smaller than what the kernel spans, {self.window.span}"
+        require(fits, f"{sentence}, or a window sees no pixel", padding)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.window.arguments(self.window.kernel)})"
+        ceil_mode = ", ceil_mode=True" if self.ceil_mode else ""
+        return f"{type(self).__name__}({self.window.arguments(self.window.kernel)}{ceil_mode})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         check_images(self, x_shape)
-        return *x_shape[:2], *self.window.output_size(x_shape[2:])
+        return *x_shape[:2], *self._window_over(x_shape).output_size(x_shape[2:])
+
+    def _window_over(self, x_shape: Shape) -> Window:
+        """The window over images of this shape: ceil_mode gives it more padding."""
+        return self.window.extended(x_shape[2:]) if self.ceil_mode else self.window
 
 
 class MaxPool2D(Pool2D):
     """x (N, C, H, W) -> y (N, C, OH, OW), the maximum of each window; OH, OW as in windows.py.
 
-    kernel_size, stride (the kernel size if None) and padding (per side, at most half of the
-    kernel) are an int or (height, width), in pixels. Padding counts as minus infinity.
+    kernel_size, stride (the kernel size if None), padding (smaller than what the kernel spans) and
+    dilation are an int or (height, width), in pixels; padding also (top, bottom, left, right), or
+    "same" with stride 1. Padding counts as minus infinity. With `ceil_mode` pixels that are left
+    over at the bottom and right, fewer than a stride, get windows too, which reach out of the
+    image.
     """
 
     def forward(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
         n, *sizes = check_input(self, x)
-        xp = array_module(x)
+        xp, window = array_module(x), self._window_over(x.shape)
         y = xp.full((*sizes, n), -xp.inf, x.dtype)
-        for tap in self.window.taps(self.window.pad(x, -xp.inf)):
+        for tap in window.taps(window.pad(x, -xp.inf)):
             xp.maximum(y, tap, out=y)  # (1)
         return batch_first(y), (x, y)
 
@@ -68,34 +88,38 @@ class MaxPool2D(Pool2D):
         check_gradient(self, dy, batch_first(y).shape, y)
         if not need_dx:
             return None, {}
-        xp = array_module(x)
-        padded = self.window.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
+        xp, window = array_module(x), self._window_over(x.shape)
+        padded = window.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
         dy = batch_last(dy)
         dpadded = xp.zeros_like(padded)
         found = xp.zeros(y.shape, bool)
-        for tap, dtap in zip(self.window.taps(padded), self.window.taps(dpadded)):
+        for tap, dtap in zip(window.taps(padded), window.taps(dpadded)):
             first = (tap == y) & ~found
             found |= first
             dtap += masked(dy, first)  # (2)
-        return self.window.unpad(dpadded), {}
+        return window.unpad(dpadded), {}
 
 
 class AvgPool2D(Pool2D):
     """x (N, C, H, W) -> y (N, C, OH, OW), the mean of each window; OH, OW as in windows.py.
 
-    kernel_size, stride (the kernel size if None) and padding (per side, at most half of the
-    kernel) are an int or (height, width), in pixels. The mean is over the whole window, the zeros
-    of the padding included, or with `count_include_pad=False` over its entries inside the image.
+    kernel_size, stride, padding, ceil_mode and dilation (which PyTorch does not have here) are as
+    in MaxPool2D. The mean is over the whole window, the zeros of the padding included, or with
+    `count_include_pad=False` over its entries inside the image. What a window has beyond the
+    padding, as with ceil_mode, never counts.
     """
 
     def __init__(
         self,
         kernel_size: Size,
         stride: Size | None = None,
-        padding: Size = 0,
+        padding: Padding = 0,
         count_include_pad: bool = True,
+        *,
+        ceil_mode: bool = False,
+        dilation: Size = 1,
     ) -> None:
-        super().__init__(kernel_size, stride, padding)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         self.count_include_pad = flag("count_include_pad", count_include_pad)
 
     def __repr__(self) -> str:
@@ -104,33 +128,63 @@ class AvgPool2D(Pool2D):
 
     def forward(self, x: Array) -> tuple[Array, Shape]:
         check_input(self, x)
-        y = self._sum(x)  # (3)
-        y *= self._share(x.shape, y)  # (3)
+        window = self._window_over(x.shape)
+        y = _sum(window, window.pad(x))  # (3)
+        y *= self._share(window, x.shape, y)  # (3)
         return batch_first(y), x.shape
 
     def backward(self, dy: Array, saved: Shape, need_dx: bool = True) -> Result:
         check_gradient(self, dy, self.output_shape(saved))
         if not need_dx:
             return None, {}
-        dtaps = batch_last(dy) * self._share(saved, dy)  # (4)
-        dpadded = array_module(dy).zeros(self.window.padded_shape(saved), dy.dtype)
-        for dtap in self.window.taps(dpadded):
-            if self.window.overlaps:
+        window = self._window_over(saved)
+        dtaps = batch_last(dy) * self._share(window, saved, dy)  # (4)
+        dpadded = array_module(dy).zeros(window.padded_shape(saved), dy.dtype)
+        for dtap in window.taps(dpadded):
+            if window.overlaps:
                 dtap += dtaps
             else:
                 dtap[...] = dtaps  # all that these entries get
-        return self.window.unpad(dpadded), {}
+        return window.unpad(dpadded), {}
 
-    def _sum(self, x: Array) -> Array:
-        """The sum of each window of x (N, C, H, W), as (C, OH, OW, N)."""
-        taps = self.window.taps(self.window.pad(x))
-        y = next(taps).copy()
-        for tap in taps:
-            y += tap
-        return y
-
-    def _share(self, x_shape: Shape, y: Array) -> float | Array:
+    def _share(self, window: Window, x_shape: Shape, y: Array) -> float | Array:
         """1/count, one number or (1, OH, OW, 1) in the dtype and place of y."""
-        if self.count_include_pad:
-            return 1 / math.prod(self.window.kernel)
-        return 1 / self._sum(array_module(y).ones((1, 1, *x_shape[2:]), y.dtype))
+        if self.count_include_pad and not self.ceil_mode:
+            return 1 / math.prod(window.kernel)
+        xp = array_module(y)
+        image = xp.ones((1, 1, *x_shape[2:]), y.dtype)
+        counted = self.window.pad(image, float(self.count_include_pad))
+        padded = xp.zeros(window.padded_shape(image.shape), y.dtype)
+        padded[:, : counted.shape[1], : counted.shape[2]] = counted
+        return 1 / xp.maximum(_sum(window, padded), 1)  # a dilated window may have no pixel
+
+
+def _sum(window: Window, padded: Array) -> Array:
+    """The sum of each window of padded (C, H, W, N), as (C, OH, OW, N)."""
+    taps = window.taps(padded)
+    y = next(taps).copy()
+    for tap in taps:
+        y += tap
+    return y
+
+
+class GlobalAvgPool2D(Layer):
+    """x (N, C, H, W) -> y (N, C), the mean of each channel: features, as a Linear takes them."""
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        check_images(self, x_shape)
+        require(0 not in x_shape[2:], f"{self} expected images of at least one pixel", x_shape)
+        return tuple(x_shape[:2])
+
+    def forward(self, x: Array) -> tuple[Array, Shape]:
+        check_input(self, x)
+        return x.mean(axis=(2, 3)), x.shape  # (5)
+
+    def backward(self, dy: Array, saved: Shape, need_dx: bool = True) -> Result:
+        n, c, h, w = saved
+        check_gradient(self, dy, (n, c))
+        if not need_dx:
+            return None, {}
+        dx = array_module(dy).empty((c, h, w, n), dy.dtype)
+        dx[...] = dy.T[:, None, None] / (h * w)  # (6)
+        return batch_first(dx), {}

@@ -93,14 +93,14 @@ def _may_be_spread(factor: Array) -> bool:
     return device_of(factor) == "gpu" or bool(np.isfinite(np.vdot(factor, factor)))
 
 
-def blocks(weight: Array, windows: Array, *outputs: Array) -> Iterator[tuple[Any, ...]]:
-    """For a few rows of outputs at a time: (their slice, their columns by im2col, and of each of
-    `outputs` what it has in these rows), copied to where those of the block before were.
+def blocks(weight: Array, windows: Array, *views: Array) -> Iterator[tuple[Any, ...]]:
+    """For a few rows of outputs at a time: (their slice, and by im2col what each of `views` has in
+    these rows), copied to where those of the block before were.
 
-    windows are (C, KH, KW, OH, OW, N), `outputs` (O, R, OH, OW, N). The columns of a block stay in
-    the cache, but are large beside the weight, whose gradient each block adds to.
+    windows are (C, KH, KW, OH, OW, N), `views` these or outputs (O, R, OH, OW, N). The columns of
+    a block stay in the cache, but are large beside the weight, whose gradient each block adds to.
     """
-    oh, views = windows.shape[3], (windows, *outputs)
+    oh = windows.shape[3]
     row_bytes = max(1, windows.nbytes // oh)
     block_bytes = max(BLOCK_BYTES[device_of(windows)], 4 * weight.nbytes)
     size = max(1, min(oh, block_bytes // row_bytes))

@@ -6,44 +6,36 @@
 `forward` keeps a tape, what each layer saved, and `backward` reads it from its end.
 """
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from minicnn.arguments import Shape, require, sizes
 from minicnn.backend import Array
 from minicnn.layers.base import Gradients, Layer, Result
-from minicnn.layers.parameters import FlatParams
+from minicnn.layers.composite import Composite
 
 
-class Sequential(Layer):
+class Sequential(Composite):
     """The layers, in order; itself a layer, so that it can be one of the layers of another.
 
-    `params` is one flat dict of the layers' own arrays, so writing into one changes the layer; to
-    replace an array, assign to the layer's `params`. The names, "0.weight", "0.bias", "3.weight",
-    are those of PyTorch's Sequential. A parameter that is used twice, since its layer stands twice
-    or two layers share an array, has the name of its first use, and its gradients are added up.
+    The names in `params`, "0.weight", "0.bias", "3.weight", are those of PyTorch's Sequential;
+    composite.py tells of layers and parameters that are used twice.
     """
 
     def __init__(self, *layers: Layer) -> None:
         for layer in layers:
             sentence = "expected layers, as in Sequential(Flatten(), Linear(4, 2))"
             require(isinstance(layer, Layer), sentence, layer)
-        self.layers = layers
-
-    @property  # gathered, so that it cannot be assigned
-    def params(self) -> FlatParams:  # type: ignore[override]
-        first_uses: dict[int, tuple[str, Array]] = {}
-        for i, layer in enumerate(self.layers):
-            for name, parameter in layer.params.items():
-                first_uses.setdefault(id(parameter), (f"{i}.{name}", parameter))
-        return FlatParams(first_uses.values())
+        super().__init__(**{str(i): layer for i, layer in enumerate(layers)})
 
     @property
-    def whole_batch(self) -> bool:  # type: ignore[override]
-        return any(layer.whole_batch for layer in self.layers)
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(self.parts.values())
 
     def __repr__(self) -> str:
-        return "Sequential(\n" + "".join(f"  {layer!r},\n" for layer in self.layers) + ")"
+        lines = "".join(f"{layer!r},\n" for layer in self.layers)
+        return f"Sequential(\n{textwrap.indent(lines, '  ')})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         shapes = [x_shape, *(y_shape for _, _, y_shape in self.trace(x_shape))]
@@ -79,11 +71,8 @@ class Sequential(Layer):
         return x, tape
 
     def backward(self, dy: Array, saved: list[Any], need_dx: bool = True) -> Result:
-        names = {id(parameter): name for name, parameter in self.params.items()}
-        grads: Gradients = {}
+        grads: list[tuple[str, Gradients]] = []
         for i, (layer, saved_i) in reversed(list(enumerate(zip(self.layers, saved)))):
             dy, layer_grads = layer.backward(dy, saved_i, need_dx or i > 0)  # (2)
-            for name, grad in layer_grads.items():
-                name = names.get(id(layer.params.get(name)), f"{i}.{name}")
-                grads[name] = grads[name] + grad if name in grads else grad
-        return dy, grads
+            grads.append((str(i), layer_grads))
+        return dy, self._named(grads)

@@ -43,7 +43,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.arguments import Shape, Size, integer, numbers, pair
+from minicnn.arguments import Padding, Shape, Size, integer, numbers
 from minicnn.backend import Array
 from minicnn.checks import check_float, check_gradient, check_images
 from minicnn.reference import loops
@@ -58,9 +58,10 @@ class Convolution(NamedTuple):
     backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1) -> (dx, dweight, dbias)
 
     x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O,), y (N, O, OH, OW), and each gradient
-    like what it belongs to. stride, padding (per side, with zeros) and dilation are an int or
-    (height, width), in pixels. Raises ValueError if shapes do not fit, and all but `loops` for
-    arrays that are not of floats. It works in float64, the others in the dtype of x and weight.
+    like what it belongs to. stride, padding (with zeros) and dilation are an int or (height,
+    width), in pixels, padding also (top, bottom, left, right) or "same". Raises ValueError if
+    shapes do not fit, and all but `loops` for arrays that are not of floats. It works in float64,
+    the others in the dtype of x and weight.
     """
 
     forward: Callable
@@ -136,7 +137,7 @@ def toeplitz(
     weight: Array,
     x_shape: Shape,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
 ) -> Array:
@@ -181,7 +182,7 @@ def _split(array: Array, groups: int) -> Array:
 
 
 def _window(
-    x_shape: Shape, weight_shape: Shape, stride: Size, padding: Size, dilation: Size, groups: int
+    x_shape: Shape, weight_shape: Shape, stride: Size, padding: Padding, dilation: Size, groups: int
 ) -> Window:
     """The geometry. Raises ValueError if x, weight and groups do not fit one another."""
     groups = integer("groups", groups, 1)
@@ -192,12 +193,7 @@ def _window(
         )
     owner = f"weight of shape {tuple(weight_shape)} with groups={groups}"
     check_images(owner, x_shape, groups * weight_shape[1])
-    window = Window(
-        pair("the kernel's size", (weight_shape[2], weight_shape[3]), 1),
-        pair("stride", stride, 1),
-        pair("padding", padding, 0),
-        pair("dilation", dilation, 1),
-    )
+    window = Window.of((weight_shape[2], weight_shape[3]), stride, padding, dilation)
     window.output_size(x_shape[2:])
     return window
 
@@ -211,7 +207,7 @@ def _convolution(forward: Callable, backward: Callable) -> Convolution:
         weight: Array,
         bias: Array | None = None,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Padding = 0,
         dilation: Size = 1,
         groups: int = 1,
     ) -> Array:
@@ -232,7 +228,7 @@ def _convolution(forward: Callable, backward: Callable) -> Convolution:
         x: Array,
         weight: Array,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Padding = 0,
         dilation: Size = 1,
         groups: int = 1,
     ) -> tuple[Array, Array, Array]:

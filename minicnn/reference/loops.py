@@ -9,11 +9,14 @@ The functions of the course move a window over one image, without padding, one p
 
 The general ones take a batch. Tap (kh, kw) of the window at output pixel (oh, ow) lies over pixel
 
-    h = oh*stride + kh*dilation - padding                  and w likewise                   (5)
+    h = oh*stride + kh*dilation - top                      and w likewise, with left        (5)
 
-and counts only where that pixel is inside the image. With padding p on both sides there are
+and counts only where that pixel is inside the image. With padding there are
 
-    OH = floor((H + 2p - dilation*(KH - 1) - 1) / stride) + 1    and OW likewise            (6)
+    OH = floor((H + top + bottom - dilation*(KH - 1) - 1) / stride) + 1    and OW likewise  (6)
+
+rows of outputs; pooling with ceil_mode rounds up, unless the last window would begin below the
+image.
 
 A convolution sums products of weight and pixel. Filter o sees the channels of its group only; the
 c-th of these is channel c':
@@ -26,9 +29,12 @@ Each product passes dy on to both of its factors, times the other one:
     dweight[o,c,kh,kw] += x[n,c',h,w] * dy[n,o,oh,ow]                                       (9)
     dbias[o]           += dy[n,o,oh,ow]                                                     (10)
 
+A transposed convolution does with x what (8) does with dy. So its y is that dx, plus the bias; its
+dx is that y, by (7); and its dweight is (9) with image and gradient in each other's place.
+
 Max pooling gives dy to the tap that won, the first of equals in row-major order as in PyTorch.
-Average pooling gives each tap its share: the divisor is KH*KW, or the number of taps inside the
-image where the padding is not to count.
+Average pooling gives each tap its share: the divisor is the number of taps inside the padded image,
+or inside the image where the padding is not to count. A global one has one window for a channel.
 
     y[n,c,oh,ow] = max over the taps of x[n,c,h,w]                                          (11)
     dx[n,c,h,w] += dy[n,c,oh,ow]                           at the first maximum             (12)
@@ -52,11 +58,31 @@ exp is taken of -abs(x) and cannot overflow:
              dx = dy * 4 exp(-2x) / (1 + exp(-2x))^2                                        (23)
     relu     y = max(x, 0)                                                                  (24)
              dx = dy where x > 0, else 0                                                    (25)
+    leaky    y = x where x > 0, else slope * x                                              (26)
+    relu     dx = dy where x > 0, else slope * dy                                           (27)
+    gelu     y = x * Phi(x), with Phi(x) = erfc(-x / sqrt(2)) / 2                           (28)
+             dx = dy * (Phi(x) + x * exp(-x^2 / 2) / sqrt(2 pi))                            (29)
 
-The loss is the mean over the batch of -log softmax(z)[label], where z are the logits:
+The loss is a mean over the batch, where z are the logits, t targets, 1 at the label and 0 elsewhere
+or given, e their smoothing and w the weights of the classes, which make q = w*((1 - e)*t + e/K):
 
-    loss = 1/N * sum over n of (log(sum over k of exp(z[n,k])) - z[n,label])                (26)
-    dz[n,k] = 1/N * (exp(z[n,k]) / sum over j of exp(z[n,j]) - (1 if k = label else 0))     (27)
+    loss = -1/N * sum over n, k of q[n,k] * log softmax(z[n])[k]                            (30)
+    dz[n,k] = 1/N * sum over j of q[n,j] * (softmax(z[n])[k] - (1 if k = j else 0))         (31)
+
+Batch normalisation makes all M = N*H*W numbers of a channel into ones of mean 0 and variance 1.
+With v = variance + eps, number m of the channel and number k, of which every y of it depends,
+
+    y[m] = weight * (x[m] - mean) / sqrt(v) + bias                                          (32)
+    slope[m,k] = weight * ((1 if m = k else 0) - 1/M - (x[m] - mean) * (x[k] - mean) / (M*v))
+                 / sqrt(v)                             dy[m]/dx[k] by the quotient rule      (33)
+    dx[k]   += slope[m,k] * dy[m]                                                           (34)
+    dweight += dy[m] * (x[m] - mean) / sqrt(v)                                              (35)
+    dbias   += dy[m]                                                                        (36)
+
+Dropout has a mask of zeros and ones; p is the probability of a zero:
+
+    y = x / (1 - p) where the mask is 1, else 0                                             (37)
+    dx = dy / (1 - p) where the mask is 1, else 0                                           (38)
 
 Results are float64. Source: Zhang, Lipton, Li, Smola, Dive into Deep Learning, sections 7.2 to 7.5.
 """
@@ -70,7 +96,22 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.arguments import Shape, Size, flag, integer, numbers, pair, require, shown
+from minicnn.arguments import (
+    Padding,
+    Pair,
+    Shape,
+    Sides,
+    Size,
+    flag,
+    integer,
+    numbers,
+    pair,
+    positive,
+    require,
+    share,
+    shown,
+    sides,
+)
 from minicnn.backend import Array
 
 Taps = dict[Shape, list[tuple[int, int, int, int]]]  # for each output pixel its taps
@@ -160,41 +201,70 @@ def pool2d(X: Array, size: Size, mode: str = "max") -> Array:
     return Y
 
 
+def _geometry(
+    kernel_size: Size, stride: Size, padding: Padding, dilation: Size
+) -> tuple[Pair, Pair, Sides, Pair]:
+    """The arguments for both axes, "same" padding in numbers."""
+    kernel, stride = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1)
+    dilation = pair("dilation", dilation, 1)
+    if isinstance(padding, str) and padding == "same":
+        require(stride == (1, 1), 'padding="same" needs stride 1: give it in numbers', stride)
+        h, w = (d * (k - 1) for d, k in zip(dilation, kernel))
+        padding = h // 2, h - h // 2, w // 2, w - w // 2
+    return kernel, stride, sides("padding", padding), dilation
+
+
 def _windows(
-    image: Shape, kernel_size: Size, stride: Size, padding: Size, dilation: Size = 1
+    image: Shape,
+    kernel_size: Size,
+    stride: Size,
+    padding: Padding,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
 ) -> tuple[Shape, Taps]:
     """Output size (OH, OW), and for each output pixel (oh, ow) its taps inside the image.
 
     A tap is (kh, kw, h, w): a place in the kernel and the pixel under it.
     """
-    kernel, stride = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1)
-    padding, dilation = pair("padding", padding, 0), pair("dilation", dilation, 1)
-    output = tuple(
-        (image[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1  # (6)
-        for i in range(2)
-    )
+    kernel, stride, border, dilation = _geometry(kernel_size, stride, padding, dilation)
+    output = []
+    for i, (before, after) in enumerate(border):
+        steps = (image[i] + before + after - dilation[i] * (kernel[i] - 1) - 1) / stride[i]
+        outputs = (math.ceil(steps) if ceil_mode else math.floor(steps)) + 1  # (6)
+        begins_below = (outputs - 1) * stride[i] - before >= image[i]
+        output.append(outputs - 1 if ceil_mode and begins_below else outputs)
     if min(output) < 1:
         raise ValueError(
             f"a kernel {kernel} with padding {padding} and dilation {dilation} does not fit into "
             f"an image {image}"
         )
-    taps: Taps = {pixel: [] for pixel in np.ndindex(output)}
-    for (oh, ow), (kh, kw) in itertools.product(np.ndindex(output), np.ndindex(kernel)):
-        h = oh * stride[0] + kh * dilation[0] - padding[0]  # (5)
-        w = ow * stride[1] + kw * dilation[1] - padding[1]  # (5)
+    taps: Taps = {pixel: [] for pixel in np.ndindex(*output)}
+    for (oh, ow), (kh, kw) in itertools.product(np.ndindex(*output), np.ndindex(kernel)):
+        h = oh * stride[0] + kh * dilation[0] - border[0][0]  # (5)
+        w = ow * stride[1] + kw * dilation[1] - border[1][0]  # (5)
         if 0 <= h < image[0] and 0 <= w < image[1]:
             taps[oh, ow].append((kh, kw, h, w))
-    return output, taps
+    return tuple(output), taps
 
 
 def _pool_windows(
-    image: Shape, kernel_size: Size, stride: Size | None, padding: Size
+    image: Shape,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    dilation: Size,
+    ceil_mode: bool,
 ) -> tuple[Shape, Taps]:
     """The same for pooling, where no window may lie in the padding alone."""
-    kernel, padding = pair("kernel_size", kernel_size, 1), pair("padding", padding, 0)
-    if any(2 * p > k for p, k in zip(padding, kernel)):
-        raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {padding}")
-    return _windows(image, kernel, kernel if stride is None else stride, padding)
+    stride = kernel_size if stride is None else stride
+    kernel, stride, border, dilation = _geometry(kernel_size, stride, padding, dilation)
+    flag("ceil_mode", ceil_mode)
+    if any(max(both) > d * (k - 1) for both, k, d in zip(border, kernel, dilation)):
+        raise ValueError(
+            f"padding must be smaller than what the kernel spans, got {padding} for kernel_size "
+            f"{kernel} and dilation {dilation}"
+        )
+    return _windows(image, kernel, stride, padding, dilation, ceil_mode)
 
 
 def _convolved(x: Array, weight: Array, groups: int) -> tuple[Array, Array]:
@@ -226,7 +296,7 @@ def conv2d(
     weight: Array,
     bias: Array | None = None,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
 ) -> Array:
@@ -246,7 +316,7 @@ def conv2d_backward(
     x: Array,
     weight: Array,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Padding = 0,
     dilation: Size = 1,
     groups: int = 1,
 ) -> tuple[Array, Array, Array]:
@@ -263,47 +333,161 @@ def conv2d_backward(
     return dx, dweight, dbias
 
 
-def max_pool2d(x: Array, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> Array:
+def _transposed(
+    x: Array,
+    weight: Array,
+    stride: Size,
+    padding: Padding,
+    output_padding: Size,
+    groups: int,
+    dilation: Size,
+) -> tuple[Array, Array, Shape, Taps]:
+    """x and weight as arrays, the shape of y, and for each pixel of x its taps in y."""
+    x, weight = _array("x", x, "N, C, H, W"), _array("weight", weight, "C, O/groups, KH, KW")
+    groups = integer("groups", groups, 1)
+    if len(weight) % groups or x.shape[1] != len(weight):
+        raise ValueError(
+            f"expected x (N, C, H, W) and weight (C, O/groups, KH, KW), C a multiple of groups = "
+            f"{groups}, but got x {x.shape} and weight {weight.shape}"
+        )
+    geometry = _geometry(weight.shape[2:], stride, padding, dilation)
+    more = pair("output_padding", output_padding, 0)
+    image = tuple(
+        (h - 1) * s - sum(both) + d * (k - 1) + 1 + more_of_axis
+        for h, k, s, both, d, more_of_axis in zip(x.shape[2:], *geometry, more)
+    )
+    require(min(image + x.shape[2:]) > 0, "x is too small: no pixel is left of y", x)
+    output, taps = _windows(image, weight.shape[2:], stride, padding, dilation)
+    sentence = f"output_padding must be smaller than the stride, {geometry[1]}"
+    require(output == x.shape[2:], sentence, output_padding)
+    return x, weight, (len(x), groups * weight.shape[1], *image), taps
+
+
+def conv_transpose2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Array:
+    """Transposed convolution of x (N, C, H, W) with weight (C, O/groups, KH, KW): y (N, O, OH, OW),
+    to which each entry of x sends a kernel."""
+    geometry = stride, padding, output_padding, groups, dilation
+    x, weight, y_shape, taps = _transposed(x, weight, *geometry)
+    y = np.zeros(y_shape)
+    if bias is not None:
+        y += _like("bias", bias, y_shape[1:2])[:, None, None]
+    for at_x, at_weight, at_y in _products(len(x), weight.shape, groups, taps):
+        y[at_y] += weight[at_weight] * x[at_x]  # (8)
+    return y
+
+
+def conv_transpose2d_backward(
+    dy: Array,
+    x: Array,
+    weight: Array,
+    stride: Size = 1,
+    padding: Padding = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> tuple[Array, Array, Array]:
+    """Gradients (dx, dweight, dbias) of conv_transpose2d, shaped as x, weight and bias."""
+    geometry = stride, padding, output_padding, groups, dilation
+    x, weight, y_shape, taps = _transposed(x, weight, *geometry)
+    dy = _like("dy", dy, y_shape)
+    dx, dweight, dbias = np.zeros(x.shape), np.zeros(weight.shape), np.zeros(y_shape[1])
+    for at_x, at_weight, at_y in _products(len(x), weight.shape, groups, taps):
+        dx[at_x] += weight[at_weight] * dy[at_y]  # (7)
+        dweight[at_weight] += x[at_x] * dy[at_y]  # (9)
+    for n, o, h, w in np.ndindex(dy.shape):
+        dbias[o] += dy[n, o, h, w]  # (10)
+    return dx, dweight, dbias
+
+
+def max_pool2d(
+    x: Array,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Array:
     """Maximum of each window of x (N, C, H, W): y (N, C, OH, OW)."""
     x = _array("x", x, "N, C, H, W")
-    output, taps = _pool_windows(x.shape[2:], kernel_size, stride, padding)
+    geometry = kernel_size, stride, padding, dilation, ceil_mode
+    output, taps = _pool_windows(x.shape[2:], *geometry)
     y = np.zeros((*x.shape[:2], *output))
     for n, c, oh, ow in np.ndindex(y.shape):
-        y[n, c, oh, ow] = max(x[n, c, h, w] for _, _, h, w in taps[oh, ow])  # (11)
+        pixels = (x[n, c, h, w] for _, _, h, w in taps[oh, ow])
+        y[n, c, oh, ow] = max(pixels, default=-math.inf)  # (11)
     return y
 
 
 def max_pool2d_backward(
-    dy: Array, x: Array, kernel_size: Size, stride: Size | None = None, padding: Size = 0
+    dy: Array,
+    x: Array,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
 ) -> Array:
     """Gradient dx of max_pool2d."""
     x = _array("x", x, "N, C, H, W")
-    output, taps = _pool_windows(x.shape[2:], kernel_size, stride, padding)
+    geometry = kernel_size, stride, padding, dilation, ceil_mode
+    output, taps = _pool_windows(x.shape[2:], *geometry)
     dy = _like("dy", dy, (*x.shape[:2], *output))
     dx = np.zeros(x.shape)
     for n, c, oh, ow in np.ndindex(dy.shape):
         pixels = [(n, c, h, w) for _, _, h, w in taps[oh, ow]]
-        first_maximum = max(pixels, key=x.__getitem__)
-        dx[first_maximum] += dy[n, c, oh, ow]  # (12)
+        if pixels:
+            first_maximum = max(pixels, key=x.__getitem__)
+            dx[first_maximum] += dy[n, c, oh, ow]  # (12)
     return dx
+
+
+def _divisors(
+    image: Shape,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Padding,
+    count_include_pad: bool,
+    ceil_mode: bool,
+    dilation: Size,
+) -> tuple[Shape, Taps, dict[Shape, int]]:
+    """The windows of average pooling, and by what the sum of each is divided."""
+    output, taps = _pool_windows(image, kernel_size, stride, padding, dilation, ceil_mode)
+    counted = taps
+    if flag("count_include_pad", count_include_pad):
+        stride = kernel_size if stride is None else stride
+        _, _, border, _ = _geometry(kernel_size, stride, padding, dilation)
+        padded = tuple(h + sum(both) for h, both in zip(image, border))
+        _, counted = _pool_windows(padded, kernel_size, stride, 0, dilation, ceil_mode)
+    return output, taps, {pixel: len(counted[pixel]) for pixel in taps}
 
 
 def avg_pool2d(
     x: Array,
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Padding = 0,
     count_include_pad: bool = True,
+    *,
+    ceil_mode: bool = False,
+    dilation: Size = 1,
 ) -> Array:
     """Mean of each window of x (N, C, H, W): y (N, C, OH, OW)."""
-    x, kernel = _array("x", x, "N, C, H, W"), pair("kernel_size", kernel_size, 1)
-    output, taps = _pool_windows(x.shape[2:], kernel, stride, padding)
-    flag("count_include_pad", count_include_pad)
+    x = _array("x", x, "N, C, H, W")
+    geometry = kernel_size, stride, padding, count_include_pad, ceil_mode, dilation
+    output, taps, divisors = _divisors(x.shape[2:], *geometry)
     y = np.zeros((*x.shape[:2], *output))
     for n, c, oh, ow in np.ndindex(y.shape):
-        divisor = math.prod(kernel) if count_include_pad else len(taps[oh, ow])
         for _, _, h, w in taps[oh, ow]:
-            y[n, c, oh, ow] += x[n, c, h, w] / divisor  # (13)
+            y[n, c, oh, ow] += x[n, c, h, w] / divisors[oh, ow]  # (13)
     return y
 
 
@@ -312,19 +496,40 @@ def avg_pool2d_backward(
     x: Array,
     kernel_size: Size,
     stride: Size | None = None,
-    padding: Size = 0,
+    padding: Padding = 0,
     count_include_pad: bool = True,
+    *,
+    ceil_mode: bool = False,
+    dilation: Size = 1,
 ) -> Array:
     """Gradient dx of avg_pool2d."""
-    x, kernel = _array("x", x, "N, C, H, W"), pair("kernel_size", kernel_size, 1)
-    output, taps = _pool_windows(x.shape[2:], kernel, stride, padding)
+    x = _array("x", x, "N, C, H, W")
+    geometry = kernel_size, stride, padding, count_include_pad, ceil_mode, dilation
+    output, taps, divisors = _divisors(x.shape[2:], *geometry)
     dy = _like("dy", dy, (*x.shape[:2], *output))
-    flag("count_include_pad", count_include_pad)
     dx = np.zeros(x.shape)
     for n, c, oh, ow in np.ndindex(dy.shape):
-        divisor = math.prod(kernel) if count_include_pad else len(taps[oh, ow])
         for _, _, h, w in taps[oh, ow]:
-            dx[n, c, h, w] += dy[n, c, oh, ow] / divisor  # (14)
+            dx[n, c, h, w] += dy[n, c, oh, ow] / divisors[oh, ow]  # (14)
+    return dx
+
+
+def global_avg_pool2d(x: Array) -> Array:
+    """Mean of each channel of x (N, C, H, W): y (N, C)."""
+    x = _array("x", x, "N, C, H, W")
+    y = np.zeros(x.shape[:2])
+    for n, c, h, w in np.ndindex(x.shape):
+        y[n, c] += x[n, c, h, w] / (x.shape[2] * x.shape[3])  # (13)
+    return y
+
+
+def global_avg_pool2d_backward(dy: Array, x: Array) -> Array:
+    """Gradient dx of global_avg_pool2d."""
+    x = _array("x", x, "N, C, H, W")
+    dy = _like("dy", dy, x.shape[:2])
+    dx = np.zeros(x.shape)
+    for n, c, h, w in np.ndindex(x.shape):
+        dx[n, c, h, w] = dy[n, c] / (x.shape[2] * x.shape[3])  # (14)
     return dx
 
 
@@ -439,25 +644,122 @@ def relu_backward(dy: float, x: float) -> float:
     return dy if x > 0 else 0.0  # (25)
 
 
-def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
-    """Loss and dlogits of one batch of logits (N, K) with integer labels (N,)."""
+@_entry_by_entry
+def leaky_relu(x: float, negative_slope: float = 0.01) -> float:
+    """Each number, or negative_slope times it if it is negative."""
+    return x if x > 0 else negative_slope * x  # (26)
+
+
+@_entry_by_entry
+def leaky_relu_backward(dy: float, x: float, negative_slope: float = 0.01) -> float:
+    """Gradient dx of leaky_relu, negative_slope * dy at the kink x = 0."""
+    return dy if x > 0 else negative_slope * dy  # (27)
+
+
+@_entry_by_entry
+def gelu(x: float) -> float:
+    """Each number times the share of a normal distribution that lies below it."""
+    return x * math.erfc(-x / math.sqrt(2)) / 2  # (28)
+
+
+@_entry_by_entry
+def gelu_backward(dy: float, x: float) -> float:
+    """Gradient dx of gelu."""
+    density = math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return dy * (math.erfc(-x / math.sqrt(2)) / 2 + x * density)  # (29)
+
+
+def softmax_cross_entropy(
+    logits: Array,
+    labels: Array,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Array | None = None,
+) -> tuple[float, Array]:
+    """Loss and dlogits of logits (N, K) with integer labels (N,), or targets (N, K)."""
     logits, labels = _array("logits", logits, "N, K"), numbers("labels", labels)
     images, classes = logits.shape
-    if labels.shape != (images,) or labels.dtype.kind not in "iu" or logits.size == 0:
+    is_label = labels.shape == (images,) and labels.dtype.kind in "iu"
+    if not (is_label or labels.shape == logits.shape) or logits.size == 0:
         raise ValueError(
-            f"expected logits (N, K) and integer labels (N,), N >= 1 and K >= 1, but got "
-            f"{logits.shape} and {labels.dtype} {labels.shape}"
+            f"expected logits (N, K) and integer labels (N,), or targets (N, K), N >= 1 and "
+            f"K >= 1, but got {logits.shape} and {labels.dtype} {labels.shape}"
         )
-    if labels.min() < 0 or labels.max() >= classes:
+    if is_label and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(
             f"labels must lie in 0..{classes - 1}, got {labels.min()} to {labels.max()}"
         )
+    smoothing = share("label_smoothing", label_smoothing)
+    given = np.ones(classes) if class_weights is None else class_weights
+    weights = _like("class_weights", given, (classes,))
     loss, dlogits = 0.0, np.zeros(logits.shape)
-    for n, label in enumerate(labels):
+    for n, j in np.ndindex(logits.shape):
+        target = float(labels[n] == j) if is_label else labels[n, j]
+        q = weights[j] * ((1 - smoothing) * target + smoothing / classes)
+        if q == 0:
+            continue  # the logit may be minus infinity
         largest = max(logits[n])
         exponentials = [math.exp(z - largest) for z in logits[n]]
         total = math.fsum(exponentials)
-        loss += (math.log(total) + largest - logits[n, label]) / images  # (26)
+        loss -= q * (logits[n, j] - largest - math.log(total)) / images  # (30)
         for k, exponential in enumerate(exponentials):
-            dlogits[n, k] = (exponential / total - (k == label)) / images  # (27)
+            dlogits[n, k] += q * (exponential / total - (k == j)) / images  # (31)
     return loss, dlogits
+
+
+def _channels(x: Array, eps: float) -> Iterator[tuple[list[Shape], float, float]]:
+    """For each channel the indices of its numbers, their mean, and their variance plus eps."""
+    require(x[:, :1].size > 1, "expected more than one number a channel, N*H*W > 1, in x", x)
+    eps = positive("eps", eps)
+    for c in range(x.shape[1]):
+        pixels: list[Shape] = [(n, c, h, w) for n, h, w in np.ndindex(x[:, 0].shape)]
+        mean = math.fsum(x[pixel] for pixel in pixels) / len(pixels)
+        variance = math.fsum((x[pixel] - mean) ** 2 for pixel in pixels) / len(pixels)
+        yield pixels, mean, variance + eps
+
+
+def batch_norm2d(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> Array:
+    """Batch normalisation of x (N, C, H, W) in training, with weight and bias (C,)."""
+    x = _array("x", x, "N, C, H, W")
+    weight, bias = (_like(n, a, x.shape[1:2]) for n, a in (("weight", weight), ("bias", bias)))
+    y = np.zeros(x.shape)
+    for c, (pixels, mean, v) in enumerate(_channels(x, eps)):
+        for m in pixels:
+            y[m] = weight[c] * (x[m] - mean) / math.sqrt(v) + bias[c]  # (32)
+    return y
+
+
+def batch_norm2d_backward(
+    dy: Array, x: Array, weight: Array, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """Gradients (dx, dweight, dbias) of batch_norm2d, shaped as x, weight and bias."""
+    x = _array("x", x, "N, C, H, W")
+    dy, weight = _like("dy", dy, x.shape), _like("weight", weight, x.shape[1:2])
+    dx, dweight, dbias = np.zeros(x.shape), np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for c, (pixels, mean, v) in enumerate(_channels(x, eps)):
+        M, std = len(pixels), math.sqrt(v)
+        for m, k in itertools.product(pixels, pixels):
+            slope = (m == k) - 1 / M - (x[m] - mean) * (x[k] - mean) / (M * v)
+            slope *= weight[c] / std  # (33)
+            dx[k] += slope * dy[m]  # (34)
+        for m in pixels:
+            dweight[c] += dy[m] * (x[m] - mean) / std  # (35)
+            dbias[c] += dy[m]  # (36)
+    return dx, dweight, dbias
+
+
+def dropout(x: Array, mask: Array, p: float = 0.5) -> Array:
+    """Dropout of x with a mask of its shape, of zeros and ones, where p is the probability of a
+    zero."""
+    x = numbers("x", x).astype(float)
+    mask, p = _like("mask", mask, x.shape), share("p", p)
+    require(p < 1, "p must be below 1", p)
+    y = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        y[i] = x[i] / (1 - p) if mask[i] else 0  # (37)
+    return y
+
+
+def dropout_backward(dy: Array, mask: Array, p: float = 0.5) -> Array:
+    """Gradient dx of dropout."""
+    return dropout(numbers("dy", dy), mask, p)  # (38), which is (37) with dy in the place of x

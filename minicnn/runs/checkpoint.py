@@ -14,6 +14,7 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -26,7 +27,7 @@ from minicnn.backend import Array, to_device
 from minicnn.datasets import Dataset
 from minicnn.files import as_path, write_atomically
 from minicnn.layers.base import Layer
-from minicnn.optimizers import SGD
+from minicnn.optimizers import Optimizer
 from minicnn.runs.settings import Origin, Settings
 from minicnn.training.history import Position, TrainingError
 
@@ -47,16 +48,17 @@ class DamagedCheckpoint(ValueError):
 
 
 def save_weights(net: Layer, path: Path | str, metadata: dict[str, Any] | None = None) -> None:
-    """Writes the parameters of `net` to a safetensors file, and `metadata` as JSON."""
+    """Writes the parameters and the state of `net` to a safetensors file, and `metadata` as JSON:
+    what PyTorch calls a state_dict."""
     require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
     metadata = {} if metadata is None else metadata
     is_ours = isinstance(metadata, dict) and "sha256" not in metadata
     require(is_ours, "metadata must be a dictionary without the entry sha256, our own", metadata)
-    write_atomically(as_path(path), _with_sum(net.params, metadata))
+    write_atomically(as_path(path), _with_sum(net.arrays, metadata))
 
 
 def load_weights(net: Layer, path: Path | str) -> None:
-    """Copies the parameters in a safetensors file into `net`, on whatever device it is.
+    """Copies the arrays in a safetensors file into `net`, on whatever device it is.
 
     Raises ValueError, and leaves `net` as it is, if the file is not whole or has other names,
     shapes or dtypes.
@@ -95,17 +97,18 @@ def _read_weights(path: Path) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """All that it takes to go on as if training had never stopped. The order of an epoch's images
-    follows from the seed and the epoch, so there is no generator among it.
+    """All that it takes to go on as if training had never stopped. Random numbers follow from the
+    seed, the epoch and the step, so there is no generator among it.
 
-    params, state: of the network and of the optimizer
+    arrays: parameters and state of the network
+    optimizer: its state
     network: what it is made of, as `describe` tells
     data_sha256: of the training set, as from `data_sha256`
     versions: of what it was computed with
     """
 
-    params: dict[str, Array]
-    state: dict[str, Array]
+    arrays: dict[str, Array]
+    optimizer: dict[str, Array]
     position: Position
     settings: Settings
     origin: Origin
@@ -117,7 +120,7 @@ class Checkpoint:
     def of(
         cls,
         net: Layer,
-        optimizer: SGD,
+        optimizer: Optimizer,
         position: Position,
         settings: Settings,
         origin: Origin,
@@ -126,34 +129,40 @@ class Checkpoint:
         """A copy of the state as it is now. Raises TrainingError if a loss or a weight is not
         finite."""
         position.read()
-        params = copy.deepcopy(_on_host(net.params))
-        for name, parameter in params.items():
-            if not np.isfinite(parameter).all():
+        arrays = copy.deepcopy(_on_host(net.arrays))
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
                 raise TrainingError(
-                    f"parameter {name} is not finite after {position.place}; a learning rate below "
-                    f"{settings.lr:g} may help"
+                    f"{name} is not finite after {position.place}; a learning rate "
+                    f"below {settings.lr:g} may help"
                 )
-        state = copy.deepcopy(_on_host(optimizer.state))
-        position = copy.deepcopy(position)
-        network = describe(net)
-        return cls(params, state, position, settings, origin, network, data_sha256, versions())
+        return cls(
+            arrays,
+            copy.deepcopy(_on_host(optimizer.state)),
+            copy.deepcopy(position),
+            settings,
+            origin,
+            describe(net),
+            data_sha256,
+            versions(),
+        )
 
-    def restore(self, net: Layer, optimizer: SGD) -> None:
+    def restore(self, net: Layer, optimizer: Optimizer) -> None:
         """Copies the state into a network and an optimizer of the same settings. Raises ValueError
-        for parameters of other names, shapes or dtypes."""
-        net.load_params(self.params)
+        for arrays of other names, shapes or dtypes."""
+        net.load_params(self.arrays)
         optimizer.load_state(
-            {name: to_device(array, net.device) for name, array in self.state.items()}
+            {name: to_device(array, net.device) for name, array in self.optimizer.items()}
         )
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
     """Writes a checkpoint to one file."""
     arrays = {
-        **{WEIGHTS + name: array for name, array in checkpoint.params.items()},
-        **{OPTIMIZER + name: array for name, array in checkpoint.state.items()},
+        **{WEIGHTS + name: array for name, array in checkpoint.arrays.items()},
+        **{OPTIMIZER + name: array for name, array in checkpoint.optimizer.items()},
     }
-    rest = dataclasses.replace(checkpoint, params={}, state={})
+    rest = dataclasses.replace(checkpoint, arrays={}, optimizer={})
     write_atomically(as_path(path), _with_sum(arrays, dataclasses.asdict(rest)))
 
 
@@ -168,8 +177,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         arrays = load(content)
         return dataclasses.replace(
             _typed(Checkpoint, _metadata(content)),
-            params=_part_of(arrays, WEIGHTS),
-            state=_part_of(arrays, OPTIMIZER),
+            arrays=_part_of(arrays, WEIGHTS),
+            optimizer=_part_of(arrays, OPTIMIZER),
         )
     except (SafetensorError, *NOT_OURS) as error:
         raise ValueError(
@@ -216,6 +225,8 @@ def _typed(kind: Any, value: Any) -> Any:
     if origin is tuple and type(value) is list:
         kinds = inner[:1] * len(value) if inner[-1] is ... else inner
         return tuple(_typed(hint, item) for hint, item in zip(kinds, value, strict=True))
+    if origin is UnionType:  # with None
+        return None if value is None else _typed(inner[0], value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -238,7 +249,7 @@ def _part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, Any]) -> bytes:
     """A safetensors file with the metadata, and the sum of all of it. There is one entry of JSON,
     since safetensors writes several in any order."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in _on_host(arrays).items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in _on_host(arrays).items()}
     try:
         entry = json.dumps({"sha256": NO_SUM.decode()} | metadata, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ from minicnn.backend import Array
 from minicnn.datasets import Dataset
 from minicnn.files import as_path
 from minicnn.layers.base import Layer
-from minicnn.optimizers import SCHEDULES, SGD
+from minicnn.optimizers import SCHEDULES, Optimizer
 from minicnn.runs import run_folder
 from minicnn.runs.checkpoint import Checkpoint, data_sha256, describe, versions
 from minicnn.runs.settings import Origin, Settings
@@ -37,7 +37,7 @@ def train_run(
     on_start: Callable[[Position], None] | None = None,
     on_epoch: Callable[[History], None] | None = None,
 ) -> History:
-    """Trains `net` in place with SGD on softmax cross-entropy, and keeps weights, history and
+    """Trains `net` in place on softmax cross-entropy, and keeps weights, history and
     checkpoints in `folder`, from which `resume_run` goes on.
 
     test: None for no test set, and no best weights
@@ -65,7 +65,7 @@ def train_run(
         run_folder.check_unused(folder)  # another process may have been here before the lock
         run_folder.save_config(folder, origin, settings)
         start = Position(History(len(train), net.device))
-        return run.train(folder, origin, data_sha256(train), settings.optimizer(), start)
+        return run.train(folder, origin, data_sha256(train), settings.new_optimizer(), start)
 
 
 def resume_run(
@@ -103,7 +103,7 @@ def resume_run(
     check_same(folder, origin, Origin(origin.model, train.name, train.classes))
     _check_network(folder, checkpoint, net)
     _check_data(checkpoint, train)
-    position, optimizer = copy.deepcopy(checkpoint.position), settings.optimizer()
+    position, optimizer = copy.deepcopy(checkpoint.position), settings.new_optimizer()
     history = position.history
     with run_folder.locked(folder):
         checkpoint.restore(net, optimizer)
@@ -150,7 +150,7 @@ class _Run:
             require(function is None or callable(function), f"{name} must be a function", function)
 
     def train(
-        self, folder: Path, origin: Origin, sha256: str, optimizer: SGD, start: Position
+        self, folder: Path, origin: Origin, sha256: str, optimizer: Optimizer, start: Position
     ) -> History:
         """Trains from `start` to the end, and saves into the folder, which is locked."""
         settings, stop = self.settings, StopSignals()
@@ -183,7 +183,9 @@ class _Run:
                 epochs=settings.epochs,
                 batch_size=settings.batch_size,
                 optimizer=optimizer,
+                loss=settings.loss(),
                 schedule=SCHEDULES[settings.schedule],
+                augment=settings.augment(),
                 seed=settings.seed,
                 workers=self.workers,
                 progress=self.progress,
@@ -208,8 +210,8 @@ def check_same(folder: Path, old: Settings | Origin, new: Settings | Origin) -> 
 
 def _check_network(folder: Path, checkpoint: Checkpoint, net: Layer) -> None:
     """Raises ValueError unless `net` is built as the network of the checkpoint was."""
-    before = _description(checkpoint.network, checkpoint.params)
-    after = _description(describe(net), net.params)
+    before = _description(checkpoint.network, checkpoint.arrays)
+    after = _description(describe(net), net.arrays)
     for lines in zip(before, after):
         for then, now in itertools.zip_longest(*lines, fillvalue="nothing more"):
             if then != now:
@@ -219,10 +221,10 @@ def _check_network(folder: Path, checkpoint: Checkpoint, net: Layer) -> None:
                 )
 
 
-def _description(network: str, params: Mapping[str, Array]) -> tuple[list[str], list[str]]:
-    """Its layers, a line each, and its parameters."""
+def _description(network: str, arrays: Mapping[str, Array]) -> tuple[list[str], list[str]]:
+    """Its layers, a line each, and its arrays."""
     layers = [line.strip(" ,") for line in network.splitlines() if line.strip(" ,") != ")"]
-    return layers, [f"{name} {p.shape} of {p.dtype}" for name, p in sorted(params.items())]
+    return layers, [f"{name} {a.shape} of {a.dtype}" for name, a in sorted(arrays.items())]
 
 
 def _check_data(checkpoint: Checkpoint, data: Dataset) -> None:

@@ -1,9 +1,17 @@
 """What a run was asked to do, and where its weights come from."""
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
-from minicnn.arguments import are_strings, integer, require
-from minicnn.optimizers import SCHEDULES, SGD
+from minicnn.adam import Adam, AdamW
+from minicnn.arguments import are_strings, integer, require, share
+from minicnn.datasets import Augmentation
+from minicnn.losses import softmax_cross_entropy
+from minicnn.optimizers import SCHEDULES, SGD, Optimizer
+from minicnn.training.parallel import Loss
+
+OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
 @dataclass(frozen=True)
@@ -11,9 +19,13 @@ class Settings:
     """How a run trains: all that decides its result besides the network and the data. Raises
     ValueError for what makes no sense.
 
-    lr, momentum, nesterov, weight_decay: of SGD
-    schedule: a name in `optimizers.SCHEDULES`, "constant" or "cosine"
-    seed: of the order of the images
+    optimizer: a name in OPTIMIZERS, "sgd", "adam" or "adamw"
+    lr, weight_decay, decay_biases, clip_norm: of the optimizer
+    momentum, nesterov: of SGD
+    schedule: a name in `optimizers.SCHEDULES`, as "cosine"
+    label_smoothing: of softmax cross-entropy
+    mirror, shift, erase: of the images, as in `datasets.Augmentation`
+    seed: of the order of the images, and of all else that is random
     """
 
     epochs: int = 10
@@ -24,21 +36,56 @@ class Settings:
     weight_decay: float = 0.0
     schedule: str = "constant"
     seed: int = 0
+    optimizer: str = "sgd"
+    decay_biases: bool = True
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    mirror: bool = False
+    shift: int = 0
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         minima = {"epochs": 1, "batch_size": 1, "seed": 0}
-        plain = {name: integer(name, getattr(self, name), minima[name]) for name in minima}
-        known = isinstance(self.schedule, str) and self.schedule in SCHEDULES
-        require(known, f"schedule must be one of {', '.join(SCHEDULES)}", self.schedule)
-        optimizer = self.optimizer()
-        for name in ("lr", "momentum", "nesterov", "weight_decay"):
-            plain[name] = getattr(optimizer, name)
+        plain: dict[str, Any] = {n: integer(n, getattr(self, n), minima[n]) for n in minima}
+        names = {"schedule": list(SCHEDULES), "optimizer": list(OPTIMIZERS)}
+        for name, known in names.items():
+            value = getattr(self, name)
+            is_known = isinstance(value, str) and value in known
+            require(is_known, f"{name} must be one of {', '.join(known)}", value)
+        plain["label_smoothing"] = share("label_smoothing", self.label_smoothing)
+        made = self.new_optimizer(), Augmentation(self.mirror, self.shift, self.erase)
+        for name in ("lr", "momentum", "nesterov", "weight_decay", "decay_biases", "clip_norm"):
+            plain[name] = getattr(made[0], name, getattr(self, name))
+        for name in ("mirror", "shift", "erase"):
+            plain[name] = getattr(made[1], name)
         for name, value in plain.items():  # of Python's own types, which JSON can hold
             object.__setattr__(self, name, value)
 
-    def optimizer(self) -> SGD:
-        """A new one, which has taken no step."""
-        return SGD(self.lr, self.momentum, self.nesterov, self.weight_decay)
+    def new_optimizer(self) -> Optimizer:
+        """One that has taken no step."""
+        of_sgd = {"momentum": self.momentum, "nesterov": self.nesterov}
+        if self.optimizer != "sgd":
+            sentence = f"{self.optimizer} has no momentum and no nesterov: leave them out"
+            require(not any(of_sgd.values()), sentence, of_sgd)
+            of_sgd = {}
+        return OPTIMIZERS[self.optimizer](
+            self.lr,
+            weight_decay=self.weight_decay,
+            decay_biases=self.decay_biases,
+            clip_norm=self.clip_norm,
+            **of_sgd,
+        )
+
+    def loss(self) -> Loss:
+        """Softmax cross-entropy, with its labels smoothed if that was asked for."""
+        if not self.label_smoothing:
+            return softmax_cross_entropy
+        return functools.partial(softmax_cross_entropy, label_smoothing=self.label_smoothing)
+
+    def augment(self) -> Augmentation | None:
+        """None if the images stay as they are."""
+        augment = Augmentation(self.mirror, self.shift, self.erase)
+        return None if augment == Augmentation() else augment
 
 
 @dataclass(frozen=True)

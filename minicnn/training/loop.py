@@ -12,9 +12,9 @@ from minicnn.backend import Array, array_module, device_of, synchronize
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
 from minicnn.losses import softmax_cross_entropy
-from minicnn.optimizers import SGD, constant
+from minicnn.optimizers import SGD, Optimizer, constant
 from minicnn.training.history import History, NotFinite, Position, TrainingError
-from minicnn.training.parallel import Loss, batch_gradients, loss_and_correct
+from minicnn.training.parallel import Augment, Loss, batch_gradients, loss_and_correct
 
 POINTS_PER_EPOCH = 5
 
@@ -26,9 +26,10 @@ def fit(
     *,
     epochs: int = 10,
     batch_size: int = 256,
-    optimizer: SGD | None = None,
+    optimizer: Optimizer | None = None,
     loss: Loss = softmax_cross_entropy,
     schedule: Callable[[float], float] = constant,
+    augment: Augment | None = None,
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
@@ -43,7 +44,10 @@ def fit(
         chunks of a batch are added up by their shares of the images
     schedule: factor of the learning rate for each share of the training that is done, from 0 to
         1, as `optimizers.cosine`
-    seed: of the order of the images; epoch e has the order drawn from (seed, e)
+    augment: a function (images, rng) -> images that changes them before each step, as
+        `datasets.Augmentation(mirror=True)`
+    seed: of the order of the images, epoch e has the order drawn from (seed, e); and of all else
+        that is random, drawn for each chunk of a batch from a key that follows from seed and step
     workers: processes on a CPU, up to one for each chunk, all cores if None; the result is the
         same for any number
     progress: a line for each epoch and, in a terminal, a bar
@@ -70,7 +74,7 @@ def fit(
     require(is_optimizer, "optimizer must be one, as SGD(0.9)", optimizer)
     _check_loss(loss)
     require(callable(schedule), "schedule must be a function, as optimizers.cosine", schedule)
-    for name, function in (("on_epoch", on_epoch), ("on_step", on_step)):
+    for name, function in {"augment": augment, "on_epoch": on_epoch, "on_step": on_step}.items():
         require(function is None or callable(function), f"{name} must be a function", function)
     position = Position(History(len(train), net.device)) if start is None else start
     require(isinstance(position, Position), "start must be a Position", start)
@@ -82,7 +86,7 @@ def fit(
     done = len(history.train_loss) * len(train) + position.seen
     with (
         _lr_restored(optimizer) as lr,
-        batch_gradients(net, train, batch_size, workers, loss) as gradients,
+        batch_gradients(net, train, batch_size, workers, loss, augment) as gradients,
         _Progress(progress, done, epochs * len(train)) as show,
     ):
         for epoch in range(len(history.train_loss), epochs):
@@ -93,11 +97,13 @@ def fit(
             rates = [lr * finite("schedule(share)", schedule(share)) for share in shares]
             try:
                 for index, rate in zip(steps[position.step :], rates[position.step :]):
-                    batch_loss, correct, grads = gradients(index)
-                    position.keep(batch_loss, correct, len(index))
+                    batch = gradients(index, (seed, epoch, position.step))
+                    position.keep(batch.loss, batch.correct, len(index))
                     means = _read(position, len(steps))
                     optimizer.lr = rate
-                    optimizer.step(net.params, grads)
+                    optimizer.step(net.params, batch.grads)
+                    for name, array in batch.state.items():
+                        net.state[name][...] = array
                     position.step += 1
                     position.seconds = time.perf_counter() - began
                     show.step(len(index), means)
@@ -144,7 +150,7 @@ def _append_test(history: History, loss: float, accuracy: float, lr: float) -> N
 
 
 @contextlib.contextmanager
-def _lr_restored(optimizer: SGD) -> Iterator[float]:
+def _lr_restored(optimizer: Optimizer) -> Iterator[float]:
     lr = optimizer.lr
     try:
         yield lr
@@ -230,7 +236,7 @@ def _first_not_finite(net: Layer, data: Dataset, index: Array) -> str:
     x, _ = data.batch(index, net.dtype)
     with np.errstate(all="ignore"):
         for i, layer in enumerate(getattr(net, "layers", [net])):
-            x = layer(x)
+            x, _ = layer.forward(x)
             if not array_module(x).isfinite(x).all():
                 return f"the first output that is not finite is that of layer {i}, {layer!r}"
     return "every layer's output is finite, but too large for the loss"

@@ -6,23 +6,32 @@ The loss is a mean over the n images of the batch, so with n_c images in chunk c
     dparam = sum_c (n_c / n) * dparam_c                                                    (2)
 
 Each chunk goes forward and back through the whole network before its core takes the next one.
-Chunks are cut and added up in the same way for any number of workers, so the result is the same,
-bit for bit. A GPU takes the batch whole, though not the whole set in evaluation; and a network with
-a layer that needs the batch whole gets it whole.
+Chunks are of equal size, but for an image, and are cut and added up in the same way for any number
+of workers, so the result is the same, bit for bit. A GPU takes the batch whole, unless images are
+mixed or numbers drawn: then it takes the chunks that a CPU would, to compute the same.
 
-Weights and gradients pass through memory that all workers share.
+Random numbers follow from a key, (seed, epoch, step) in `fit`, to which the number of the chunk is
+added. State, as of batch normalisation, becomes the mean of what the chunks ask for:
+
+    state = sum_c (n_c / n) * state_c                                                      (3)
+
+Weights, state and gradients pass through memory that all workers share.
 """
 
 import contextlib
+import functools
+import math
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from minicnn.arguments import integer
-from minicnn.backend import Array
+from minicnn.backend import Array, array_module
 from minicnn.datasets import Dataset
-from minicnn.layers.base import Gradients, Layer
+from minicnn.layers.base import Key, Layer
+from minicnn.layers.parameters import weighted_mean
 from minicnn.losses import softmax_cross_entropy
 from minicnn.training.cores import cores
 from minicnn.training.workers import worker_map
@@ -31,32 +40,28 @@ CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cach
 EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape there is room for more
 CHUNKS_AT_ONCE = 4  # for each worker: a batch of 256 is one round of jobs, even for one worker
 
-BatchGradients = Callable[[Array], tuple[float | Array, int | Array, Gradients]]
 Loss = Callable[[Array, Array], tuple[Array, Array]]
 """(logits, labels) -> (loss, dlogits), where the loss is a mean over the images"""
+
+Augment = Callable[[Array, np.random.Generator], Array]
+"""(images, rng) -> other images, both of bytes (N, C, H, W)"""
+
+
+class BatchGradients(NamedTuple):
+    """What a step needs to know of a batch: the loss, a mean over the images; how many of them are
+    classified correctly; dloss/dparam; new values of the state. Numbers stay on the device."""
+
+    loss: float | Array
+    correct: int | Array
+    grads: dict[str, Array]
+    state: dict[str, Array]
 
 
 def worker_count(net: Layer, images: int, workers: int | None, size: int = CHUNK_SIZE) -> int:
     """How many workers share `images` images: as many as there are chunks of `size`, up to
     `workers`; one for a GPU."""
     workers = cores() if workers is None else integer("workers", workers, 1)
-    return 1 if net.device == "gpu" else min(workers, len(_chunks(net, range(images), size)))
-
-
-def gradients(
-    net: Layer,
-    data: Dataset,
-    index: Array,
-    share: float = 1.0,
-    loss_function: Loss = softmax_cross_entropy,
-) -> tuple[Array, Array, Gradients]:
-    """(share * loss, correct, share * dloss/dparam) of the images that `index` names: the loss is
-    their mean, `correct` how many are classified correctly. Numbers stay on the device."""
-    x, labels = data.batch(index, net.dtype)
-    logits, saved = net.forward(x)
-    loss, dlogits = loss_function(logits, labels)
-    _, grads = net.backward(dlogits * share, saved, need_dx=False)
-    return loss * share, _correct(logits, labels), grads
+    return 1 if net.device == "gpu" else min(workers, math.ceil(images / size))
 
 
 @contextlib.contextmanager
@@ -66,58 +71,109 @@ def batch_gradients(
     batch_size: int,
     workers: int | None = None,
     loss: Loss = softmax_cross_entropy,
-) -> Iterator[BatchGradients]:
-    """A function index -> (loss, correct, grads) for batches of up to `batch_size` images, that
+    augment: Augment | None = None,
+) -> Iterator[Callable[..., BatchGradients]]:
+    """A function (index, key=()) -> BatchGradients for batches of up to `batch_size` images, that
     shares the work out to up to `workers` processes (all cores if None)."""
     workers = worker_count(net, min(batch_size, len(data)), workers)
     if net.device == "gpu":
-        yield lambda index: gradients(net, data, index, loss_function=loss)
+        yield functools.partial(_on_gpu, net, data, loss, augment)
         return
-    chunks = _ChunkGradients(net, data, loss, CHUNKS_AT_ONCE * workers)
+    chunks = _Chunks(net, data, loss, augment, CHUNKS_AT_ONCE * workers)
     with worker_map(chunks.work, workers) as map_:
-        yield lambda index: chunks.sum_over(index, map_)
+        yield functools.partial(chunks.sum_over, map_)
 
 
-class _ChunkGradients:
+def gradients(
+    net: Layer,
+    data: Dataset,
+    loss_function: Loss,
+    augment: Augment | None,
+    index: Array,
+    key: Key,
+    share: float = 1.0,
+) -> BatchGradients:
+    """Those of the images that `index` names, times `share`, but for the state."""
+    rng = np.random.default_rng((*key, 0))
+    change = None if augment is None else lambda images: augment(images, rng)
+    x, labels = data.batch(index, net.dtype, change)
+    net = net.at((*key, 1))
+    logits, saved = net.forward(x)
+    loss, dlogits = loss_function(logits, labels)
+    _, grads = net.backward(dlogits * share, saved, need_dx=False)
+    return BatchGradients(loss * share, _correct(logits, labels), grads, net.updates(saved))
+
+
+def _on_gpu(
+    net: Layer,
+    data: Dataset,
+    loss: Loss,
+    augment: Augment | None,
+    index: Array,
+    key: Key = (),
+) -> BatchGradients:
+    cut = augment or net.mixes_images or net.at((0,)) is not net
+    chunks = _equal_chunks(index) if cut else [index]
+    shares = [len(chunk) / len(index) for chunk in chunks]
+    found = (
+        gradients(net, data, loss, augment, chunk, (*key, c), share)
+        for c, (chunk, share) in enumerate(zip(chunks, shares))
+    )
+    return next(found) if len(chunks) == 1 else _sum(net, shares, found)
+
+
+class _Chunks:
     """The gradients of `slots` chunks at once, each in a slot of memory that the workers share."""
 
-    def __init__(self, net: Layer, data: Dataset, loss: Loss, slots: int) -> None:
-        self.net, self.data, self.loss = net, data, loss
-        self.weights = _shared(net.params)
+    def __init__(
+        self, net: Layer, data: Dataset, loss: Loss, augment: Augment | None, slots: int
+    ) -> None:
+        self.net, self.settings = net, (data, loss, augment)
+        self.arrays = _shared(net.arrays)
         self.slots = [_shared(net.params) for _ in range(slots)]
-        arrays = iter(self.weights.values())
-        self.worker_net = net.map_params(lambda _: next(arrays))
+        arrays = iter(self.arrays.values())
+        self.worker_net = net.map_arrays(lambda _: next(arrays))
 
-    def work(self, job: tuple[int, Array, float]) -> tuple[Array, Array]:
-        """In a worker: (loss, correct) of a chunk, whose gradients go to its slot."""
-        slot, chunk, share = job
-        net, data = self.worker_net, self.data
-        loss, correct, grads = gradients(net, data, chunk, share, self.loss)  # (1), (2)
-        for name, grad in grads.items():
+    def work(self, job: tuple[int, Array, Key, float]) -> BatchGradients:
+        """In a worker: those of a chunk, but for dloss/dparam, which goes to its slot."""
+        slot, chunk, key, share = job
+        found = gradients(self.worker_net, *self.settings, chunk, key, share)  # (1), (2)
+        for name, grad in found.grads.items():
             self.slots[slot][name][...] = grad
-        return loss, correct
+        return found._replace(grads={})
 
-    def sum_over(
-        self, index: Array, map_: Callable[[list], list]
-    ) -> tuple[float | Array, int | Array, Gradients]:
-        """(loss, correct, grads) of the batch, with the weights that the network has now."""
-        for name, parameter in self.net.params.items():
-            self.weights[name][...] = parameter
-        loss: float | Array = 0.0
-        correct: int | Array = 0
-        total = {name: np.zeros_like(weight) for name, weight in self.weights.items()}
-        chunks = _chunks(self.net, index, CHUNK_SIZE)
-        for first in range(0, len(chunks), len(self.slots)):
-            jobs = [
-                (slot, chunk, len(chunk) / len(index))
-                for slot, chunk in enumerate(chunks[first : first + len(self.slots)])
-            ]
-            for (slot, _, _), (chunk_loss, chunk_correct) in zip(jobs, map_(jobs)):
-                loss += chunk_loss  # (1)
-                correct += chunk_correct
-                for name, grad in self.slots[slot].items():
-                    total[name] += grad  # (2)
-        return loss, correct, total
+    def sum_over(self, map_: Callable[[list], list], index: Array, key: Key = ()) -> BatchGradients:
+        """Those of the batch, with the weights and the state that the network has now."""
+        for name, array in self.net.arrays.items():
+            self.arrays[name][...] = array
+        chunks = _equal_chunks(index)
+        shares = [len(chunk) / len(index) for chunk in chunks]
+        jobs = [
+            (c % len(self.slots), chunk, (*key, c), share)
+            for c, (chunk, share) in enumerate(zip(chunks, shares))
+        ]
+        return _sum(self.net, shares, self._found(jobs, map_))
+
+    def _found(self, jobs: list, map_: Callable[[list], list]) -> Iterator[BatchGradients]:
+        for first in range(0, len(jobs), len(self.slots)):
+            for grads, found in zip(self.slots, map_(jobs[first : first + len(self.slots)])):
+                yield found._replace(grads=grads)
+
+
+def _sum(net: Layer, shares: list[float], chunks: Iterable[BatchGradients]) -> BatchGradients:
+    """The gradients of a batch from those of its chunks, in their order."""
+    loss: float | Array = 0.0
+    correct: int | Array = 0
+    grads = {name: array_module(p).zeros_like(p) for name, p in net.params.items()}
+    states = []
+    for chunk in chunks:
+        loss += chunk.loss  # (1)
+        correct += chunk.correct
+        states.append(chunk.state)
+        for name, grad in chunk.grads.items():
+            grads[name] += grad  # (2)
+    state = {name: weighted_mean([s[name] for s in states], shares) for name in states[0]}  # (3)
+    return BatchGradients(loss, correct, grads, state)
 
 
 def loss_and_correct(
@@ -133,21 +189,25 @@ def loss_and_correct(
 
     size = EVALUATION_CHUNK_SIZES[net.device]
     with worker_map(work, worker_count(net, len(data), workers, size)) as map_:
-        losses, corrects = zip(*map_(_chunks(net, range(len(data)), size)))
+        images = range(len(data))
+        chunks = [images[first : first + size] for first in images[::size]]
+        losses, corrects = zip(*map_(chunks))
     return float(sum(losses)), int(sum(corrects))  # (1)
 
 
-def _shared(params: dict[str, Array]) -> dict[str, Array]:
-    """Arrays like the parameters, in memory that forked processes share with this one."""
+def _shared(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Arrays like these, in memory that forked processes share with this one."""
     return {
-        name: np.frombuffer(mmap.mmap(-1, p.nbytes), p.dtype).reshape(p.shape)
-        for name, p in params.items()
+        name: np.frombuffer(mmap.mmap(-1, a.nbytes), a.dtype).reshape(a.shape)
+        for name, a in arrays.items()
     }
 
 
-def _chunks(net: Layer, index: Array | range, size: int) -> list[Array | range]:
-    size = len(index) if net.whole_batch else size
-    return [index[first : first + size] for first in range(0, len(index), size)]
+def _equal_chunks(index: Array) -> list[Array]:
+    """As few as CHUNK_SIZE allows; statistics of a small last chunk would be poor ones."""
+    count = math.ceil(len(index) / CHUNK_SIZE)
+    bounds = [c * len(index) // count for c in range(count + 1)]
+    return [index[first:stop] for first, stop in zip(bounds, bounds[1:])]
 
 
 def _correct(logits: Array, labels: Array) -> Array:

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from minicnn.gradcheck import checklist, museum
 from minicnn.runs import resumable
 from minicnn.runs.checkpoint import save_weights
 from minicnn.runs.run_folder import open_run
+from minicnn.runs.settings import Settings
 
 
 @pytest.fixture
@@ -377,7 +378,7 @@ def test_train_is_fit_with_the_settings_that_were_given(run, small_digits, tmp_p
         np.testing.assert_array_equal(stored[name], parameter, strict=True)
     assert json.loads((folder / "history.json").read_text())["test_loss"] == history.test_loss
     config = json.loads((folder / "config.json").read_text())
-    assert config == settings | {
+    assert config == asdict(Settings()) | settings | {
         "nesterov": True,
         "data": "digits",
         "classes": list("0123456789"),
@@ -555,7 +556,7 @@ def test_check_shows_every_layer(run):
     for name in ["softmax_cross_entropy", "squared_error", "lenet", "lenet-relu"]:
         assert f"\n{name}\n" in out
     assert "WRONG" not in out
-    assert out.endswith("17 of 17 layers and networks are right (seed 0)\n")
+    assert out.endswith("33 of 33 layers and networks are right (seed 0)\n")
 
 
 def test_check_fails_with_a_wrong_layer(run, monkeypatch):
@@ -563,7 +564,7 @@ def test_check_fails_with_a_wrong_layer(run, monkeypatch):
     status, out, err = run("check", "--seed", "3")
     assert (status, err) == (1, "")
     assert "WRONG" in out and "Likely cause: divided by N (seed 3)" in out
-    assert out.endswith("16 of 17 layers and networks are right (seed 3)\n")
+    assert out.endswith("32 of 33 layers and networks are right (seed 3)\n")
 
 
 def test_check_museum_shows_every_fault(run):
@@ -574,7 +575,7 @@ def test_check_museum_shows_every_fault(run):
         assert re.search(
             rf"^{fault.name} +{fault.right.__name__} +yes +{re.escape(cause)}$", out, re.M
         )
-    assert out.endswith("32 of 32 caught, 30 named\n")
+    assert out.endswith("53 of 53 caught, 51 named\n")
 
 
 def test_check_museum_fails_if_a_fault_is_not_caught(run, monkeypatch):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import Linear, ReLU, Sequential, Tanh, lenet, lenet_relu
+from minicnn import Linear, ReLU, Residual, Sequential, Tanh, lenet, lenet_relu
 from minicnn.cli.summary import summarize, table
+from minicnn.models import lenet_bn, resnet_mini
 from minicnn.plotting import save_figure, training_curves
 from minicnn.training import History
 
@@ -34,7 +35,7 @@ def test_lenet_costs_what_the_course_says():
     assert sum(row.multiply_adds for row in rows) == 416520
 
 
-@pytest.mark.parametrize("build", [lenet, lenet_relu])
+@pytest.mark.parametrize("build", [lenet, lenet_relu, lenet_bn, resnet_mini])
 def test_bytes_kept_are_those_that_memory_holds_until_backward(build):
     """Whatever Python still holds after a forward pass, when x and y have been dropped."""
     net, n = build(), 64
@@ -52,7 +53,22 @@ def test_an_array_that_two_layers_keep_is_counted_once():
     """Of 4 bytes each: x of 5*3 entries, y of 5*7 for two layers, z of 5*2, the logits none."""
     inner = Sequential(Linear(7, 2), ReLU())
     rows = summarize(Sequential(Linear(3, 7), Tanh(), inner, Linear(2, 4)), (5, 3))
-    assert [row.kept_bytes for row in rows] == [4 * 5 * 3, 4 * 5 * 7, 4 * 5 * 2, 0]
+    assert [row.kept_bytes for row in rows] == [4 * 5 * 3, 4 * 5 * 7, 0, 4 * 5 * 2, 0]
+
+
+def test_a_residual_block_has_a_row_for_each_layer_of_its_branches():
+    """The table names what the block adds up, and counts nothing twice."""
+    shared = Linear(7, 7)
+    block = Residual(Sequential(shared, Tanh(), shared), Linear(7, 7, bias=False))
+    rows = summarize(Sequential(Linear(3, 7), block), (5, 3))
+    assert [(row.layer, row.parameters, row.multiply_adds) for row in rows] == [
+        ("Linear(3, 7)", 28, 105),
+        ("body: Linear(7, 7)", 56, 245),
+        ("body: Tanh()", 0, 0),
+        ("body: Linear(7, 7)", 0, 245),
+        ("shortcut: Linear(7, 7, bias=False)", 49, 245),
+        ("Residual", 0, 0),
+    ]
 
 
 def test_the_table_shows_each_layer_and_the_totals():

@@ -110,6 +110,6 @@ def test_activations_are_those_of_the_definition():
         return first, np.maximum(second + net.params["3.bias"][:, None, None], 0)
 
     # x is positive, so that weights without signs give the sums of the absolute values
-    sizes = by_definition(net.map_params(np.abs))
+    sizes = by_definition(net.map_arrays(np.abs))
     for result, exact, size in zip((first, second), by_definition(net), sizes, strict=True):
         assert_equal_but_for_rounding(result[0], exact, size)

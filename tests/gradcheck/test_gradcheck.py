@@ -1,5 +1,6 @@
 """The gradient checker: no false alarm, no fault overlooked, kinks and ties named."""
 
+import copy
 import functools
 import re
 import time
@@ -8,21 +9,29 @@ import numpy as np
 import pytest
 
 from minicnn import (
+    GELU,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
+    ConvTranspose2D,
+    Dropout,
     Flatten,
+    GlobalAvgPool2D,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPool2D,
     ReLU,
+    Residual,
     Sequential,
     Sigmoid,
     Tanh,
     softmax_cross_entropy,
     squared_error,
 )
-from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
+from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient, protocol
 from minicnn.gradcheck.checklist import step_errors
+from minicnn.gradcheck.diagnosis import diagnose_update
 from minicnn.gradcheck.museum import (
     ConvLastImage,
     LinearTransposed,
@@ -77,6 +86,64 @@ def test_no_false_alarm_at_kinks_and_ties(seed):
     if not isinstance(layer, LossLayer):
         report = check_gradients(layer, np.round(x), seed=seed)
         assert report.ok, report
+
+
+def one_of(rng, low, high):
+    return int(rng.integers(low, high, endpoint=True))
+
+
+def images(rng):
+    return one_of(rng, 2, 3), one_of(rng, 1, 2), one_of(rng, 1, 3), one_of(rng, 1, 3)
+
+
+def batch_norm(rng):
+    shape, eps = images(rng), rng.choice([1e-5, 1e-3, 0.1])
+    layer = BatchNorm2D(shape[1], float(eps), rng.random(), bool(rng.integers(2)))
+    for array in layer.arrays.values():
+        array[...] = rng.uniform(0.5, 2, array.shape)
+    return layer, shape
+
+
+def transposed(rng):
+    kernel, stride, dilation = ([one_of(rng, 1, most) for _ in "hw"] for most in (3, 3, 2))
+    most = [d * (k - 1) // 2 for d, k in zip(dilation, kernel)]
+    padding = [one_of(rng, 0, m) for m in most for _ in range(2)]
+    more, groups = [one_of(rng, 0, s - 1) for s in stride], one_of(rng, 1, 2)
+    into, out = (groups * one_of(rng, 1, 2) for _ in range(2))
+    geometry = map(tuple, (kernel, stride, padding, more))
+    bias = bool(rng.integers(2))
+    layer = ConvTranspose2D(into, out, *geometry, groups, bias, tuple(dilation), rng=rng)
+    return layer, (one_of(rng, 1, 3), into, one_of(rng, 2, 3), one_of(rng, 2, 3))
+
+
+def residual(rng):
+    shape = images(rng)
+    c = shape[1]
+    body = BatchNorm2D(c), GELU(), Dropout(0.3, rng=rng)
+    shortcut = Conv2D(c, c, 1, rng=rng) if rng.integers(2) else None
+    return Residual(Sequential(*body), shortcut), shape
+
+
+GEOMETRIES = {
+    "batch norm": batch_norm,
+    "transposed": transposed,
+    "dropout": lambda rng: (Dropout(float(rng.choice([0, 0.1, 0.5, 0.9])), rng=rng), images(rng)),
+    "residual": residual,
+    "leaky": lambda rng: (LeakyReLU(rng.random()), images(rng)),
+    "gelu": lambda rng: (GELU(), images(rng)),
+    "global average": lambda rng: (GlobalAvgPool2D(), images(rng)),
+}
+
+
+@pytest.mark.parametrize("kind", GEOMETRIES)
+def test_no_false_alarm_in_a_hundred_geometries(kind, monkeypatch):
+    monkeypatch.setattr(protocol, "THREAD_SECONDS", 0)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        layer, shape = GEOMETRIES[kind](rng)
+        x = rng.standard_normal(shape)
+        report = check_gradients(layer, x if seed % 4 else np.round(x), seed=seed)
+        assert report.ok and max(report.errors.values()) < 1e-6, (seed, report)
 
 
 class WrongLinear(Linear):
@@ -437,8 +504,10 @@ def test_other_breaches_of_the_protocol():
     assert check_gradients(KeepsMask(), x).cause == "a batch kept in the layer"
     assert check_gradients(WritesIntoSaved(), x).findings[0].name == "saved"
     assert check_gradients(WritesIntoWeight(4, 2), x).findings[0].name == "weight"
-    Centred.whole_batch = True
-    assert check_gradients(Centred(), x).ok
+    Centred.mixes_images = True
+    assert check_gradients(Centred(), x).cause == "images of a batch mixed"  # in inference
+    Centred.__call__ = lambda self, x: x.copy()
+    assert check_gradients(Centred(), x, inference=lambda x: x).ok
 
 
 def test_other_arrays_of_the_layer_are_left_as_they_are():
@@ -554,8 +623,8 @@ def test_the_upstream_gradient_is_not_the_input_that_the_seed_draws():
     assert not check_gradients(LinearTransposed(4, 4), x, seed=0).ok
 
 
-class Dropout(Layer):
-    """Sets half of the entries to zero; backward is wrong by a factor."""
+class Unkeyed(Layer):
+    """Sets half of the entries to zero, others each time; backward is wrong by a factor."""
 
     def __init__(self, factor):
         super().__init__()
@@ -571,7 +640,7 @@ class Dropout(Layer):
 
 @pytest.mark.parametrize("factor", [1, 5])
 def test_random_numbers_in_forward_are_reported(factor):
-    assert check_gradients(Dropout(factor), np.ones((3, 4))).cause == "random numbers in forward"
+    assert check_gradients(Unkeyed(factor), np.ones((3, 4))).cause == "random numbers in forward"
 
 
 def test_gradients_that_are_missing_without_dx_are_reported():
@@ -782,7 +851,7 @@ def test_the_traceback_of_what_a_layer_raises_is_shown():
 
 
 def test_random_numbers_leave_nothing_to_compare_with():
-    report = check_gradients(Dropout(1), np.ones((3, 4)))
+    report = check_gradients(Unkeyed(1), np.ones((3, 4)))
     assert report.comparisons == () and report.kinks == 0
     assert "dx, linearity (what is wrong comes first)" in report.unchecked[-1]
 
@@ -795,7 +864,7 @@ def test_random_numbers_leave_nothing_to_compare_with():
         (
             LossLayer(squared_error, np.ones((2, 3))),
             np.zeros((2, 3)),
-            ("images_apart, batch_size (whole_batch is True)",),
+            ("images_apart, batch_size (mixes_images is True)",),
         ),
         (
             Sequential(Linear(600, 2), Tanh()),
@@ -869,3 +938,223 @@ def test_the_entries_are_restored_when_the_function_raises():
     with pytest.raises(RuntimeError, match="not there"):
         numerical_gradient(sure_at_zero_only, x)
     assert not x.any()
+
+
+def backward_of(layer, backward):
+    """The layer with another backward: a function of dy, saved and the right (dx, grads)."""
+
+    class Wrong(type(layer)):
+        def backward(self, dy, saved, need_dx=True):
+            return backward(dy, saved, *super().backward(dy, saved))
+
+    layer.__class__ = Wrong
+    return layer
+
+
+def without_the_part_along_x_hat(dy, saved, times):
+    """dx of a batch norm with weights of 1, whose mean is a constant, or `times` of its last term
+    are taken off."""
+    x_hat, inverse_std, _, _ = saved
+    x_hat = np.moveaxis(x_hat, -1, 0)
+    inverse_std, m = inverse_std[..., None], x_hat[:, 0].size
+    share = (dy * x_hat).sum(axis=(0, 2, 3), keepdims=True) / m
+    return inverse_std * (dy - times * share * x_hat)
+
+
+def mean_as_constant(dy, saved, dx, grads):
+    return without_the_part_along_x_hat(dy, saved, 1), grads
+
+
+def unbiased_in_backward(dy, saved, dx, grads):
+    m = dy[:, 0].size
+    centred = dy - dy.mean(axis=(0, 2, 3), keepdims=True)
+    return without_the_part_along_x_hat(centred, saved, m / (m - 1)), grads
+
+
+def constant_in_rows(dy, saved, dx, grads):
+    return dy / saved[1], grads
+
+
+def constant_variance_in_rows(dy, saved, dx, grads):
+    return (dy - dy.mean(axis=1, keepdims=True)) / saved[1], grads
+
+
+IMAGES, ROWS = (3, 2, 3, 2), (3, 6)
+
+
+@pytest.mark.parametrize(
+    "cause, make, backward, shape",
+    [
+        ("mean taken as a constant", lambda: BatchNorm2D(2), mean_as_constant, IMAGES),
+        (
+            "M and M - 1 mixed up in the variance",
+            lambda: BatchNorm2D(2),
+            unbiased_in_backward,
+            IMAGES,
+        ),
+        ("mean and variance taken as constants", lambda: LayerNorm(), constant_in_rows, ROWS),
+        ("variance taken as a constant", lambda: LayerNorm(), constant_variance_in_rows, ROWS),
+        (None, lambda: LayerNorm(), lambda dy, saved, dx, grads: (dx + dy * saved[0], grads), ROWS),
+        (
+            "times 1 - p",
+            lambda: Dropout(0.25, rng=np.random.default_rng(0)),
+            lambda dy, keep, dx, grads: (dy * keep, grads),
+            IMAGES,
+        ),
+        (
+            "another mask than in forward",
+            ReLU,
+            lambda dy, y, dx, grads: (dy * (y == 0), grads),
+            IMAGES,
+        ),
+        (
+            "another mask than in forward",
+            lambda: Dropout(0.5, rng=np.random.default_rng(0)),
+            lambda dy, keep, dx, grads: (2 * dy * keep[::-1], grads),
+            IMAGES,
+        ),
+        (
+            "the derivative of an approximation",
+            GELU,
+            lambda dy, slope, dx, grads: (dy * (slope + 0.004 * np.sin(9 * slope)), grads),
+            IMAGES,
+        ),
+        (None, GELU, lambda dy, slope, dx, grads: (dy * (slope + 0.2 * slope**2), grads), IMAGES),
+    ],
+)
+def test_more_causes_are_named(cause, make, backward, shape):
+    x = np.random.default_rng(0).standard_normal(shape)
+    report = check_gradients(backward_of(make(), backward), x)
+    assert not report.ok and report.cause == cause, report
+
+
+def test_a_new_running_average_that_is_wrong_is_explained():
+    layer = BatchNorm2D(2, momentum=0.25)
+    layer.state["running_mean"][...] = 1, 2
+    x, right = np.ones((2, 2, 1, 2)), np.array([2.0, 4.0])  # of the statistics 5 and 10
+    causes = {
+        "momentum and 1 - momentum exchanged": [4, 8],
+        "M and M - 1 mixed up in the variance": [0.75 + 5 / 4 * 3 / 4, 1.5 + 10 / 4 * 3 / 4],
+        "updates is wrong": [2, 5],
+    }
+    for cause, claimed in causes.items():
+        assert diagnose_update(layer, "running_mean", np.array(claimed), right, x) == cause
+
+
+class Counting(ReLU):
+    """A ReLU that counts the passes of training; `asked` makes what updates gives of it."""
+
+    def __init__(self, asked=lambda layer, count: {"count": count}):
+        super().__init__()
+        self.state["count"] = np.zeros((), np.int64)
+        self.asked = asked
+
+    def updates(self, saved):
+        return self.asked(self, self.state["count"] + 1)
+
+
+def count_up(layer, count):
+    layer.extra = getattr(layer, "extra", 0) + 1
+    return {"count": count + layer.extra}
+
+
+@pytest.mark.parametrize(
+    "asked, cause, message",
+    [
+        (lambda layer, count: {}, "state and updates differ", r"gives \[\], .*state is \['count'"),
+        (
+            lambda layer, count: {"count": count.astype(float)},
+            "state and updates differ",
+            r"count of float64 \(\), but in the state it is of int64 \(\)",
+        ),
+        (
+            lambda layer, count: {"count": np.full(2, count)},
+            "state and updates differ",
+            r"count of int64 \(2,\), but",
+        ),
+        (count_up, "updates pile up", "a second updates gives another count"),
+    ],
+)
+def test_updates_that_do_not_fit_the_state_are_reported(asked, cause, message):
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    report = check_gradients(Counting(asked), x)
+    assert [(f.check, f.cause) for f in report.findings] == [("updates", cause)], report
+    assert re.search(message, report.findings[0].message)
+    assert check_gradients(Counting(), x, inference=lambda x: np.maximum(x, 0)).ok
+
+
+def test_state_that_is_written_is_reported():
+    def write(layer, count):
+        layer.state["count"] += 1
+        return {"count": count}
+
+    class InInference(Counting):
+        def __call__(self, x):
+            self.state["count"] += 1
+            return super().__call__(x)
+
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    finding = check_gradients(Counting(write), x).findings[0]
+    assert (finding.name, finding.cause) == ("count", "argument changed")
+    finding = check_gradients(InInference(), x).findings[0]
+    assert (finding.check, finding.message) == ("call", "layer(x) wrote into count")
+
+
+class Drawing(Dropout):
+    """A dropout whose `at` is a function of it and the key."""
+
+    def __init__(self, keyed):
+        super().__init__(rng=np.random.default_rng(0))
+        self.keyed = keyed
+
+    def at(self, key):
+        return self.keyed(self, key)
+
+
+def changed_in_place(layer, key):
+    layer.key = key
+    return copy.copy(layer)
+
+
+def never_the_same(layer, key):
+    same = copy.copy(layer)
+    same.key = (*key, time.perf_counter_ns())
+    return same
+
+
+@pytest.mark.parametrize(
+    "at, message",
+    [
+        (changed_in_place, "at(key) changes the layer itself"),
+        (never_the_same, "one key gives another y the second time"),
+    ],
+)
+def test_a_key_that_is_misread_is_reported(at, message):
+    report = check_gradients(Drawing(at), np.ones((4, 30)))
+    assert [(f.check, f.message) for f in report.findings] == [("key", message)]
+    assert report.cause == "key not understood"
+
+
+def test_a_layer_with_a_key_shares_its_arrays():
+    class Copying(Counting):
+        def at(self, key):
+            return copy.deepcopy(self)
+
+    report = check_gradients(Copying(), np.ones((3, 4)))
+    assert report.findings[0].message == "at(key) gives a layer with arrays of its own"
+
+
+def test_what_is_not_known_of_inference_and_keys_is_told():
+    x = np.random.default_rng(0).standard_normal((3, 20))
+    drawing, one_key = (
+        check_gradients(Dropout(p, rng=np.random.default_rng(0)), x) for p in (0.5, 0.0)
+    )
+    told = "values of layer(x) (which differ from y: say with inference= what they should be)"
+    assert drawing.ok and drawing.unchecked == (told,)
+    assert one_key.ok and one_key.unchecked == (
+        told,
+        "whether y depends on the key (eight keys gave one y)",
+    )
+    known = check_gradients(Dropout(rng=np.random.default_rng(0)), x, inference=lambda x: x)
+    assert known.ok and known.unchecked == ()
+    assert not check_gradients(Dropout(rng=np.random.default_rng(0)), x, inference=np.tanh).ok

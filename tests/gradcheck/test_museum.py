@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from put_fault import PAIRS
 
 from minicnn.gradcheck.museum import FAULTS
 
 TESTS = Path(__file__).parents[1]
+LAYERS = ["layers", "activations", "conv_transpose", "normalization", "dropout", "residual"]
+FILES = [TESTS / f"layers/test_{name}.py" for name in LAYERS]
+FILES += [TESTS / "test_losses.py", TESTS / "test_optimizers.py"]
 SELECTION = "not equal_the_loops or (float32-float32 and not strided and not last)"
 
 
@@ -37,11 +41,11 @@ def test_the_fault_sits_in_the_place_of_what_is_right(fault):
 
 @pytest.fixture(scope="module")
 def caught(tmp_path_factory):
-    """For each fault the test that fails first when the real layer or loss has it."""
+    """For each fault the test that fails first when the real layer, loss or optimizer has it."""
     path = tmp_path_factory.mktemp("faults") / "caught.json"
     command = [sys.executable, "-m", "pytest", "-p", "put_fault", "-p", "no:cacheprovider"]
     subprocess.run(
-        [*command, "-k", SELECTION, TESTS / "layers/test_layers.py", TESTS / "test_losses.py"],
+        [*command, "-k", SELECTION, *FILES],
         env=os.environ | {"FAULTS_CAUGHT": str(path), "PYTHONPATH": str(TESTS)},
         capture_output=True,
         check=True,
@@ -50,6 +54,6 @@ def caught(tmp_path_factory):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forked processes")
-@pytest.mark.parametrize("name", ["no fault", *(fault.name for fault in FAULTS)])
+@pytest.mark.parametrize("name", ["no fault", *PAIRS])
 def test_the_fault_in_the_real_layer_makes_the_tests_fail(caught, name):
     assert (caught[name] is None) == (name == "no fault"), caught[name]

@@ -12,7 +12,9 @@ from rounding import assert_equal_but_for_rounding, sizes
 from minicnn import (
     AvgPool2D,
     Conv2D,
+    ConvTranspose2D,
     Flatten,
+    GlobalAvgPool2D,
     Linear,
     MaxPool2D,
     ReLU,
@@ -36,6 +38,11 @@ def conv(shape, out_channels, kernel_size, bias=True, **options):
     return Case(make, "conv2d", shape, options)
 
 
+def conv_transpose(shape, out_channels, kernel_size, bias=True, **options):
+    make = functools.partial(ConvTranspose2D, shape[1], out_channels, kernel_size, bias=bias)
+    return Case(make, "conv_transpose2d", shape, options)
+
+
 def linear(shape, out_features, bias=True):
     return Case(functools.partial(Linear, shape[1], out_features, bias), "linear", shape)
 
@@ -55,6 +62,12 @@ POOLING = {
     "one image, one channel, stride 1": ((1, 1, 5, 4), 3, {"stride": 1}),
     "rectangles": ((2, 2, 6, 9), (2, 3), {"stride": (1, 2), "padding": (1, 0)}),
     "padding": ((2, 2, 6, 5), 3, {"stride": 2, "padding": 1}),
+    "four sides": ((2, 2, 5, 6), (3, 2), {"stride": 2, "padding": (2, 1, 0, 1)}),
+    "same": ((2, 2, 5, 6), (2, 3), {"stride": 1, "padding": "same"}),
+    "rounded up": ((2, 2, 6, 8), 3, {"stride": 2, "ceil_mode": True}),
+    "rounded up, padding": ((2, 1, 6, 5), 3, {"stride": 2, "padding": 1, "ceil_mode": True}),
+    "dilation": ((2, 2, 7, 6), (3, 2), {"stride": 1, "padding": 1, "dilation": (2, 3)}),
+    "larger than the image, rounded up": ((2, 1, 2, 3), 4, {"stride": 3, "ceil_mode": True}),
     "one window": ((2, 1, 2, 3), (2, 3), {}),
     "no images": ((0, 2, 4, 5), 2, {}),
 }
@@ -75,6 +88,20 @@ CASES = {
     "conv, two filters a channel, no bias": conv((2, 2, 5, 5), 4, 2, groups=2, bias=False),
     "conv, wide, rows in blocks": conv((40, 2, 13, 13), 2, (3, 2), stride=(2, 1), padding=1),
     "conv, no images": conv((0, 3, 5, 4), 2, 3, padding=1),
+    "conv, four sides": conv((2, 2, 5, 6), 3, (2, 3), stride=(2, 1), padding=(1, 0, 2, 3)),
+    "conv, same": conv((2, 2, 5, 4), 4, (4, 3), padding="same", dilation=(1, 2)),
+    "transposed": conv_transpose((2, 3, 4, 5), 4, 3),
+    "transposed, overlap": conv_transpose((2, 2, 4, 3), 3, (3, 5), stride=2, padding=(1, 2)),
+    "transposed, gaps": conv_transpose((2, 2, 3, 4), 3, (1, 2), stride=3, output_padding=(2, 1)),
+    "transposed, kernel divides": conv_transpose((2, 4, 4, 3), 2, 4, stride=2, padding=1),
+    "transposed, four sides": conv_transpose((2, 2, 4, 3), 3, 3, stride=2, padding=(2, 0, 1, 1)),
+    "transposed, all": conv_transpose(
+        (2, 4, 5, 4), 6, (3, 2), stride=(2, 3), padding=1, output_padding=1, dilation=2, groups=2
+    ),
+    "transposed, depthwise, no bias": conv_transpose((2, 3, 4, 3), 3, 2, groups=3, bias=False),
+    "transposed, one pixel": conv_transpose((2, 3, 1, 1), 2, (3, 4)),
+    "transposed, wide, rows in blocks": conv_transpose((40, 2, 12, 13), 2, (4, 3), padding=1),
+    "transposed, no images": conv_transpose((0, 3, 5, 4), 2, 3, padding=1),
     "linear": linear((3, 5), 4),
     "linear, no bias": linear((3, 5), 4, bias=False),
     "linear, one image": linear((1, 6), 1),
@@ -91,6 +118,12 @@ CASES = {
     "avg pool, rectangles, padding not counted": avg_pool(
         (1, 2, 4, 7), (2, 4), stride=(1, 3), padding=(1, 2), count_include_pad=False
     ),
+    "avg pool, rounded up, padding not counted": avg_pool(
+        (2, 2, 6, 5), 3, stride=2, padding=(1, 0, 1, 2), count_include_pad=False, ceil_mode=True
+    ),
+    "global avg pool": Case(GlobalAvgPool2D, "global_avg_pool2d", (2, 3, 4, 5)),
+    "global avg pool, one pixel": Case(GlobalAvgPool2D, "global_avg_pool2d", (2, 3, 1, 1)),
+    "global avg pool, no images": Case(GlobalAvgPool2D, "global_avg_pool2d", (0, 3, 2, 2)),
     "relu, at the kink": Case(ReLU, "relu", (3, 2, 4, 5), values="ties"),
 }
 for pool in max_pool, avg_pool:
@@ -184,7 +217,8 @@ def test_forward_and_backward_equal_the_loops(name, layout, dtype, parameter_dty
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if case.operation in ("conv2d", "linear")]
+    "name",
+    [n for n, c in CASES.items() if c.operation in ("conv2d", "conv_transpose2d", "linear")],
 )
 def test_small_integers_give_exact_sums(name):
     """On any processor; so a wrong one shows also where sums cancel and rounding would hide it."""
@@ -297,11 +331,11 @@ def test_saturated_activations(layer, loops, limits, dtype):
 @pytest.mark.parametrize(
     "layer, shape, message",
     [
-        (Conv2D(1, 1, 5), (1, 1, 6, 4), r"5.*4 \+ 2\*0 = 4"),
-        (Conv2D(1, 1, (5, 1), padding=1), (1, 1, 2, 8), r"5.*2 \+ 2\*1 = 4"),
-        (Conv2D(1, 1, 3, dilation=4), (1, 1, 8, 9), r"4\*\(3 - 1\) \+ 1 = 9.*8 \+ 2\*0 = 8"),
-        (MaxPool2D(3), (1, 1, 2, 3), r"3.*2 \+ 2\*0 = 2"),
-        (AvgPool2D((2, 4), padding=(0, 1)), (1, 1, 2, 1), r"4.*1 \+ 2\*1 = 3"),
+        (Conv2D(1, 1, 5), (1, 1, 6, 4), r"5.*4 \+ 0 \+ 0 = 4"),
+        (Conv2D(1, 1, (5, 1), padding=1), (1, 1, 2, 8), r"5.*2 \+ 1 \+ 1 = 4"),
+        (Conv2D(1, 1, 3, dilation=4), (1, 1, 8, 9), r"4\*\(3 - 1\) \+ 1 = 9.*8 \+ 0 \+ 0 = 8"),
+        (MaxPool2D(3), (1, 1, 2, 3), r"3.*2 \+ 0 \+ 0 = 2"),
+        (AvgPool2D((2, 4), padding=(0, 1)), (1, 1, 2, 1), r"4.*1 \+ 1 \+ 1 = 3"),
         (Conv2D(3, 4, 1), (1, 2, 5, 5), r"expected 3 .*got 2.*\(1, 2, 5, 5\)"),
         (Conv2D(3, 4, 1), (3, 5, 5), r"\(N, C, H, W\).*\(3, 5, 5\)"),
         (MaxPool2D(2), (5, 5), r"\(N, C, H, W\).*\(5, 5\)"),
@@ -384,8 +418,8 @@ def test_sizes_that_are_no_sizes(layer, names, values):
     [
         (Conv2D, {"groups": 3}, r"4 % 3 = 1 and 6 % 3 = 0"),
         (Conv2D, {"groups": 4}, r"4 % 4 = 0 and 6 % 4 = 2"),
-        (MaxPool2D, {"padding": 2}, r"padding \(2, 2\).*kernel_size \(3, 3\)"),
-        (AvgPool2D, {"padding": (1, 2)}, r"padding \(1, 2\).*kernel_size \(3, 3\)"),
+        (MaxPool2D, {"padding": 3}, r"padding must be smaller .* \(3, 3\), .* got 3$"),
+        (AvgPool2D, {"padding": (1, 3)}, r"smaller than what the kernel spans, \(3, 3\)"),
     ],
 )
 def test_hyper_parameters_that_do_not_go_together(layer, arguments, message):

@@ -86,7 +86,7 @@ def test_large_numbers_are_no_infinity():
     x = np.random.default_rng(1).standard_normal((2, 1, 6, 6)).astype(np.float32)
     x *= np.float32(2**70)
     y, saved = layer.forward(x)
-    size = layer.map_params(np.abs)(np.abs(x, dtype=np.float64))
+    size = layer.map_arrays(np.abs)(np.abs(x, dtype=np.float64))
     assert_equal_but_for_rounding(y, layer(x.astype(np.float64)), size)
     assert np.isfinite(layer.backward(np.ones_like(y), saved)[0]).all()
 

@@ -55,7 +55,7 @@ def test_two_rows_together_give_what_one_gives(oh, stride, groups, channels, mon
     monkeypatch.setattr(products, "FEW_CHANNELS", 0)
     one_by_one = results(layer, x, dy)
     for compared in zip(
-        found, one_by_one, results(layer.map_params(np.abs), np.abs(x), np.abs(dy))
+        found, one_by_one, results(layer.map_arrays(np.abs), np.abs(x), np.abs(dy))
     ):
         assert_equal_but_for_rounding(*compared)
     assert counts == [2 if oh == 4 and channels // groups <= 16 else 1, 1, 1]

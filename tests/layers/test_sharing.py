@@ -6,9 +6,20 @@ import pickle
 import numpy as np
 import pytest
 
-from minicnn import SGD, Conv2D, Flatten, Linear, Sequential, Tanh
+from minicnn import (
+    SGD,
+    BatchNorm2D,
+    Conv2D,
+    Dropout,
+    Flatten,
+    Linear,
+    Residual,
+    Sequential,
+    Tanh,
+)
 from minicnn.cli.summary import summarize, table
 from minicnn.gradcheck import check_gradients
+from minicnn.layers.composite import Composite
 from minicnn.runs.checkpoint import Checkpoint, load_weights, save_weights
 from minicnn.runs.settings import Origin, Settings
 from minicnn.training import History, Position
@@ -38,10 +49,17 @@ def tied():
     return net
 
 
+def around():
+    """One layer in the body and in the shortcut of a block, and again behind it."""
+    layer = Linear(3, 3, rng=np.random.default_rng(0)).astype(np.float64)
+    return Sequential(Residual(Sequential(Tanh(), layer), layer), layer)
+
+
 NETS = {
     twice: {"0.weight": (3, 3), "0.bias": (3,)},
     nested: {"0.0.weight": (3, 3), "0.0.bias": (3,), "3.weight": (2, 3), "3.bias": (2,)},
     tied: {"0.weight": (3, 3), "0.bias": (3,), "2.bias": (3,)},
+    around: {"0.body.1.weight": (3, 3), "0.body.1.bias": (3,)},
 }
 
 
@@ -49,9 +67,9 @@ def uses(net):
     """Where the same array and the same layer stand, as numbers in the order of first use."""
 
     def walk(layer):
-        if isinstance(layer, Sequential):
-            return [id(layer), *(use for inner in layer.layers for use in walk(inner))]
-        return [id(layer), *map(id, layer.params.values())]
+        if isinstance(layer, Composite):
+            return [id(layer), *(use for inner in layer.parts.values() for use in walk(inner))]
+        return [id(layer), *map(id, layer.arrays.values())]
 
     found = walk(net)
     return [found.index(use) for use in found]
@@ -112,7 +130,7 @@ COPIES = {
     "to": lambda net: net.to("cpu"),
     "deepcopy": copy.deepcopy,
     "pickle": lambda net: pickle.loads(pickle.dumps(net)),
-    "map_params": lambda net: net.map_params(np.copy),
+    "map_arrays": lambda net: net.map_arrays(np.copy),
     "astype of to": lambda net: net.to("cpu").astype(np.float32),
 }
 
@@ -208,3 +226,49 @@ def test_a_copy_of_the_parameters_is_a_plain_dict(copied):
     params["new"] = params.pop("0.weight")
     assert type(params) is dict and params.keys() == {"new", "0.bias"}
     assert type(pickle.loads(pickle.dumps(twice().params))) is dict
+
+
+def normalized_twice():
+    """One batch norm in two places; the second one's input is 10 times as large, and 1 more."""
+    norm, factor = BatchNorm2D(2), Conv2D(2, 2, 1)
+    factor.params["weight"][...] = 10 * np.eye(2)[..., None, None]
+    factor.params["bias"][...] = 1
+    return Sequential(norm, factor, norm, Flatten())
+
+
+def test_state_that_is_used_twice_has_one_name_and_the_mean_of_both_updates():
+    net = normalized_twice().astype(np.float64)
+    x = np.random.default_rng(0).normal(4, 3, (5, 2, 3, 4))
+    assert list(net.state) == ["0.running_mean", "0.running_var", "0.num_batches_tracked"]
+    _, saved = net.forward(x)
+    new = net.updates(saved)
+    assert new.keys() == net.state.keys()
+    mean, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3), ddof=1)
+    # at the second place the mean is 1, and the variance 100 but for eps, times 60/59
+    np.testing.assert_allclose(new["0.running_mean"], 0.1 * (mean + 1) / 2, rtol=1e-12)
+    expected = 0.9 + 0.1 * (var + 100 * 60 / 59) / 2
+    np.testing.assert_allclose(new["0.running_var"], expected, rtol=1e-4)
+    assert new["0.num_batches_tracked"] == 1 and new["0.num_batches_tracked"].dtype == np.int64
+    assert net.state["0.num_batches_tracked"] == 0
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_copy_shares_the_state_that_the_network_shares(copied, tmp_path):
+    net = normalized_twice()
+    net.state["0.running_mean"][...] = 3
+    other = copied(net)
+    assert uses(other) == uses(net) and other.state.keys() == net.state.keys()
+    np.testing.assert_array_equal(other.layers[2].state["running_mean"], [3, 3])
+    save_weights(other.astype(np.float32), tmp_path / "weights")
+    again = normalized_twice()
+    load_weights(again, tmp_path / "weights")
+    assert uses(again) == uses(net) and (again.state["0.running_mean"] == 3).all()
+
+
+def test_a_random_layer_that_stands_twice_has_a_mask_for_each_place():
+    layer = Dropout(rng=np.random.default_rng(0))
+    net, x = Sequential(layer, layer), np.ones((40, 50))
+    _, (first, second) = net.at((1,)).forward(x)
+    assert abs((first == second).mean() - 0.5) < 0.1
+    _, (first, second) = net.forward(x)  # outside training there is one key
+    np.testing.assert_array_equal(first, second)

@@ -26,13 +26,14 @@ on_all_cases = pytest.mark.parametrize("case", [*SEEDS, *EDGES])
 
 
 def random_geometry(rng):
-    """Two numbers for height and width throughout; the image has up to 4 pixels more than the
-    smallest one into which the kernel fits."""
+    """Two numbers for height and width throughout, and four of padding; the image has up to 4
+    pixels more than the smallest one into which the kernel fits."""
     while True:
         groups, in_channels, out_channels, images = rng.integers(1, 4, 4).tolist()
         kernel, stride, dilation = (tuple(rng.integers(1, 4, 2).tolist()) for _ in range(3))
-        padding = tuple(rng.integers(0, 3, 2).tolist())
-        smallest = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding)]
+        padding = tuple(rng.integers(0, 3, 4).tolist())
+        both = sum(padding[:2]), sum(padding[2:])
+        smallest = [d * (k - 1) + 1 - p for d, k, p in zip(dilation, kernel, both)]
         size = np.maximum(smallest, 1) + rng.integers(0, 5, 2)
         if kernel[0] != kernel[1] and size[0] != size[1]:
             break
@@ -107,7 +108,9 @@ def test_pytorch_agrees(case):
     x, weight, bias, dy, geometry, *_ = expected(case)
     say(case)
     tensors = [torch.tensor(np.array(a, order="C"), requires_grad=True) for a in (x, weight, bias)]
-    y = torch.nn.functional.conv2d(*tensors, **geometry)
+    top, bottom, left, right = geometry["padding"]
+    padded = torch.nn.functional.pad(tensors[0], (left, right, top, bottom))
+    y = torch.nn.functional.conv2d(padded, *tensors[1:], **geometry | {"padding": 0})
     y.backward(torch.tensor(np.array(dy, order="C")))
     assert_results((y.detach().numpy(), *(tensor.grad.numpy() for tensor in tensors)), case)
 

@@ -259,7 +259,7 @@ def test_the_weights_of_an_own_network_are_read_into_it(run):
         open_run(run)
     net = own_net(seed=1)
     load_weights(net, run / "weights.safetensors")
-    assert {name: array.tobytes() for name, array in last_checkpoint(run).params.items()} == bits(
+    assert {name: array.tobytes() for name, array in last_checkpoint(run).arrays.items()} == bits(
         net
     )
 

@@ -37,7 +37,7 @@ for build, lr in (lenet, 0.9), (lenet_relu, 0.1):
     optimizer = SGD(lr)
     with batch_gradients(net, train, 128, 2) as gradients:
         for step in range(10):
-            loss, _, grads = gradients(numpy.arange(128) + 128 * step)
+            loss, _, grads, _ = gradients(numpy.arange(128) + 128 * step)
             optimizer.step(net.params, grads)
             losses.append(float(loss))
     weights = b"".join(parameter.tobytes() for parameter in net.params.values())

@@ -1,0 +1,113 @@
+"""Adam: steps of about the size of the learning rate, whatever the size of the gradient.
+
+With gradient g of a parameter w at step t = 1, 2, ..., learning rate lr and weight decay d:
+
+    g = g + d*w                          Adam: d/2 * ||w||**2 added to the loss            (1)
+    m = beta1*m + (1 - beta1)*g          running mean of the gradients, first m = 0        (2)
+    v = beta2*v + (1 - beta2)*g**2       running mean of their squares, first v = 0        (3)
+    m_hat = m / (1 - beta1**t)           bias correction: of t equal gradients g           (4)
+    v_hat = v / (1 - beta2**t)           these means are g and g**2                        (5)
+    w = w - lr * m_hat / (sqrt(v_hat) + eps)                                               (6)
+
+The weights of the t gradients in m, (1 - beta1) * beta1**i for i < t, add up to 1 - beta1**t only:
+the rest belongs to the 0 at which m starts.
+
+AdamW takes the decay out of the gradient, since (6) would divide it by sqrt(v_hat), so that
+weights with large gradients would decay less. In the place of (1) it has
+
+    w = w - lr*d*w                       AdamW                                             (7)
+
+Source: D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015;
+I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019, for AdamW.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from minicnn.arguments import integer, positive, require
+from minicnn.backend import Array, array_module
+from minicnn.optimizers import Optimizer, fraction
+
+
+class Adam(Optimizer):
+    """Steps of about `lr` an entry.
+
+    betas are two numbers in [0, 1), eps > 0; Optimizer tells of the other arguments. `mean` and
+    `mean_square` hold m and v by parameter name, `steps` counts the steps taken.
+    """
+
+    kept = ("mean", "mean_square")
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, decay_biases, clip_norm)
+        is_pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+        require(is_pair, "betas must be two numbers in [0, 1)", betas)
+        self.betas = fraction("beta1", betas[0]), fraction("beta2", betas[1])
+        self.eps = positive("eps", eps)
+        self.mean: dict[str, Array] = {}
+        self.mean_square: dict[str, Array] = {}
+        self.steps = 0
+
+    @property
+    def state(self) -> dict[str, Array]:
+        return super().state | {"step": np.array(self.steps)}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        require(isinstance(state, Mapping), "state must map names to arrays", state)
+        owner = type(self).__name__
+        require("step" in state, f"the state of {owner} must have the entry step", list(state))
+        step = state["step"]
+        array_module(step)
+        is_count = step.dtype.kind in "iu" and step.size == 1
+        require(is_count, "state['step'] must be an array of one integer", step)
+        steps = integer("state['step']", step.item(), 0)
+        super().load_state({name: array for name, array in state.items() if name != "step"})
+        self.steps = steps
+
+    def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+        super().step(params, grads)
+        self.steps += 1
+
+    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
+        (beta1, beta2), t = self.betas, self.steps + 1
+        m, v = self.mean.get(name, 0.0), self.mean_square.get(name, 0.0)
+        if decay:
+            g = g + decay * w  # (1)
+        m = self.mean[name] = beta1 * m + (1 - beta1) * g  # (2)
+        v = self.mean_square[name] = beta2 * v + (1 - beta2) * g * g  # (3)
+        m_hat = m / (1 - beta1**t)  # (4)
+        v_hat = v / (1 - beta2**t)  # (5)
+        w -= self.lr * m_hat / (array_module(v).sqrt(v_hat) + self.eps)  # (6)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the weights and leaves the gradient as it is."""
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            *(lr, betas, eps, weight_decay), decay_biases=decay_biases, clip_norm=clip_norm
+        )
+
+    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
+        if decay:
+            w -= self.lr * decay * w  # (7)
+        super()._update(name, w, g, decay=0.0)
