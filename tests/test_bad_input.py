@@ -852,7 +852,7 @@ door(
     summarize,
     {"net": NET, "x_shape": (1, 1, 5, 5)},
     {
-        "net": [(net, r"expected layers, as in Sequential\(") for net in (None, ReLU, BYTES)],
+        "net": [(net, r"net must be a layer, as lenet\(\)") for net in (None, ReLU, BYTES)],
         "x_shape": [*SHAPES, ((), r"\(N, C, H, W\)"), ((1, 5, 5), r"\(N, C, H, W\)")],
     },
 )

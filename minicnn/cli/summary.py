@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.arguments import Shape, sizes
+from minicnn.arguments import Shape, require, sizes
 from minicnn.backend import Array
 from minicnn.gradcheck.protocol import arrays_in
 from minicnn.layers.base import Layer
@@ -31,6 +31,7 @@ def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
     """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), found by one
     forward pass. An array that two layers keep, and a parameter that two share, is counted once, at
     the first of them."""
+    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
     net.output_shape(sizes("summarize", x_shape))
     _, saved = net.forward(np.zeros(x_shape, np.float32))
     rows: list[LayerCost] = []

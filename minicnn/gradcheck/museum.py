@@ -694,7 +694,7 @@ FAULTS = [
         Dropout,
         DropoutInInference,
         _IMAGES,
-        "__call__ differs from forward",
+        "inference is wrong",
         _DROP,
         beside=("inference",),
     ),

@@ -69,23 +69,27 @@ def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> 
     given, arrays = x.copy(), {name: array.copy() for name, array in layer.arrays.items()}
     y = layer(given)
     changed = [name for name, array in layer.arrays.items() if not _same(array, arrays[name])]
-    if np.shape(y) != expected.shape:
+    if not np.array_equal(given, x):
+        yield Finding("x", "layer(x) wrote into x", "argument changed")
+    elif changed:
+        yield Finding(changed[0], f"layer(x) wrote into {changed[0]}", "argument changed")
+    elif np.shape(y) != expected.shape:
         message = f"layer(x) has shape {np.shape(y)}, by {source} {expected.shape}"
-        yield Finding("y", message, "__call__ differs from forward")
+        yield Finding("y", message, _of_inference(source))
     elif not _same(y, expected, 1e-9):
         most = np.argmax(np.nan_to_num(np.abs(y - expected), nan=np.inf))
         at = tuple(int(i) for i in np.unravel_index(most, y.shape))
         message = f"layer(x) is {y[at]:.6g} at {list(at)}, by {source} {expected[at]:.6g}"
-        yield Finding("y", message, "__call__ differs from forward")
-    elif not np.array_equal(given, x):
-        yield Finding("x", "layer(x) wrote into x", "argument changed")
-    elif changed:
-        yield Finding(changed[0], f"layer(x) wrote into {changed[0]}", "argument changed")
+        yield Finding("y", message, _of_inference(source))
     elif np.ndim(y) and len(y) == len(x) > 1 and not _same(layer(x[:1].copy()), y[:1], 1e-9):
         message = "layer(x) of one image depends on the others, but inference takes any of them"
         yield Finding("y", message, "images of a batch mixed")
     elif (dtype := layer.astype(np.float32)(x.astype(np.float32)).dtype) != np.float32:
         yield Finding("y", f"float32 in, but layer(x) is {dtype}", "dtype lost")
+
+
+def _of_inference(source: str) -> str | None:
+    return "__call__ differs from forward" if source == "forward" else "inference is wrong"
 
 
 def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:

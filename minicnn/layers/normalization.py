@@ -15,7 +15,8 @@ together send back
     dweight[c] = sum_m dy[c, m] * x_hat[c, m]                                              (6)
     dx = weight * inverse_std * (dy - dbias/M - x_hat * dweight/M)                         (7)
 
-so dx has no part along a constant, nor along x_hat: to shift or scale a row of x changes nothing.
+so dx has no part along a constant, nor (up to eps) along x_hat: to shift or scale a row of x
+changes nothing.
 
 For inference, where an image should not depend on the others, training keeps running statistics,
 

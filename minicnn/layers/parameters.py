@@ -43,8 +43,9 @@ class Parameters:
 
     @property
     def dtype(self) -> np.dtype:
-        """The parameters' type; float32 if there are none."""
-        return next((parameter.dtype for parameter in self.params.values()), np.dtype(np.float32))
+        """That of the floats among the arrays; float32 if there are none."""
+        floats = (array.dtype for array in self.arrays.values() if array.dtype.kind == "f")
+        return next(floats, np.dtype(np.float32))
 
     def load_params(self, params: Mapping[str, Array]) -> None:
         """Copies values in, those of the state too. Raises ValueError, and changes nothing, unless
@@ -71,10 +72,15 @@ class Parameters:
         """A copy of the layer with `change(a)` in place of each array a of the parameters and the
         state. A layer or array that is used twice is used twice in the copy too."""
         require(callable(change), "change must be a function of an array", change)
-        changed = {id(array): change(array) for array in self.arrays.values()}
+        changed = {id(array): _as_array(change(array)) for array in self.arrays.values()}
         for parameter in self.params.values():
             check_float("map_arrays", changed[id(parameter)], "what change returns")
         return copy.deepcopy(self, changed)  # its memo: what these stand for is copied already
+
+
+def _as_array(value: Any) -> Array:
+    """A number, as NumPy makes of an array without axes, is to be an array again."""
+    return array_module(value).asarray(value)
 
 
 class FlatParams(dict[str, Array]):
@@ -83,9 +89,10 @@ class FlatParams(dict[str, Array]):
 
     def _refuse(self, *_: Any, **__: Any) -> None:
         raise ValueError(
-            "net.params is gathered from the layers, so its entries cannot be replaced: copy "
-            "values in with net.params[name][...] = values or net.load_params(params), or assign "
-            "to the layer's own dict, as in net.layers[0].params['weight'] = array"
+            "net.params and net.state are gathered from the layers, so their entries cannot be "
+            "replaced: copy values in with net.params[name][...] = values or "
+            "net.load_params(arrays), or assign to the layer's own dict, as in "
+            "net.layers[0].params['weight'] = array"
         )
 
     __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse  # type: ignore
