@@ -357,14 +357,15 @@ def _parts(settings: dict, n: int) -> Iterator[list[tuple[Any, float]]]:
     """The batches of each part of each epoch and their learning rates, as minicnn.fit has them."""
     import numpy as np
 
-    from minicnn import cosine
     from minicnn.datasets import batches
+    from minicnn.optimizers import SCHEDULES
 
+    schedule = SCHEDULES[settings.get("schedule", "cosine")]
     for epoch in range(settings["epochs"]):
         rng = np.random.default_rng((settings["seed"], epoch))
         steps = batches(n, settings["batch"], rng)
         done = (np.arange(len(steps)) / len(steps) + epoch) / settings["epochs"]
-        rated = [(index, settings["lr"] * cosine(share)) for index, share in zip(steps, done)]
+        rated = [(index, settings["lr"] * schedule(share)) for index, share in zip(steps, done)]
         bounds = np.linspace(0, len(steps), settings["parts"] + 1).astype(int)
         for first, end in itertools.pairwise(bounds):
             yield rated[first:end]

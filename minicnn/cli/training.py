@@ -20,7 +20,7 @@ from minicnn.layers.base import Layer
 from minicnn.models import MODELS
 from minicnn.runs import resumable, run_folder
 from minicnn.runs.baseline import among_published, plateau
-from minicnn.runs.settings import Origin, Settings
+from minicnn.runs.settings import RECIPES, Origin, Settings
 from minicnn.runs.stopping import Stopped
 from minicnn.text import number
 from minicnn.training.history import History, Position, TrainingError
@@ -36,10 +36,15 @@ def train(args: argparse.Namespace) -> int:
     if args.out is not None:
         run_folder.check_unused(args.out)
     train_set, test_set = load(args.data, args)
-    # a sigmoid LeNet takes thousands of steps to begin to learn the digits
-    name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
-    lr = MODELS[name].lr if args.optimizer in (None, "sgd") else ADAM_LR
-    settings = Settings(**{"lr": lr} | _given(args, Settings))
+    if args.recipe is not None:
+        recipe = RECIPES[args.recipe]
+        name = args.model or recipe.model
+        settings = dataclasses.replace(recipe.settings, **_given(args, Settings))
+    else:
+        # a sigmoid LeNet takes thousands of steps to begin to learn the digits
+        name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
+        lr = MODELS[name].lr if args.optimizer in (None, "sgd") else ADAM_LR
+        settings = Settings(**{"lr": lr} | _given(args, Settings))
     net = MODELS[name].build(np.random.default_rng(settings.seed)).to(device)
     check_fit(net, train_set)
     origin = Origin(name, train_set.name, train_set.classes)
@@ -56,6 +61,8 @@ def train(args: argparse.Namespace) -> int:
 
 def _resume(args: argparse.Namespace, folder: Path) -> int:
     device = choose_device(args.device)
+    if args.recipe is not None:
+        raise ValueError("--resume goes on with the settings of the run: leave out --recipe")
     if args.out is not None:
         raise ValueError("--resume goes on in the folder of the run: leave out --out")
     checkpoint = run_folder.last_checkpoint(folder)

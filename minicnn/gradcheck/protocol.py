@@ -67,7 +67,7 @@ def left_out(layer: Layer, x: Array, inference: bool) -> Iterator[str]:
 def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> Iterator[Finding]:
     """Whether layer(x) is what is expected, by `source`: forward or inference."""
     given, arrays = x.copy(), {name: array.copy() for name, array in layer.arrays.items()}
-    y = layer(given)
+    y, is_forward = layer(given), source == "forward"
     changed = [name for name, array in layer.arrays.items() if not _same(array, arrays[name])]
     if not np.array_equal(given, x):
         yield Finding("x", "layer(x) wrote into x", "argument changed")
@@ -75,12 +75,12 @@ def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> 
         yield Finding(changed[0], f"layer(x) wrote into {changed[0]}", "argument changed")
     elif np.shape(y) != expected.shape:
         message = f"layer(x) has shape {np.shape(y)}, by {source} {expected.shape}"
-        yield Finding("y", message, _of_inference(source))
+        yield Finding("y", message, _of_inference(is_forward))
     elif not _same(y, expected, 1e-9):
         most = np.argmax(np.nan_to_num(np.abs(y - expected), nan=np.inf))
         at = tuple(int(i) for i in np.unravel_index(most, y.shape))
         message = f"layer(x) is {y[at]:.6g} at {list(at)}, by {source} {expected[at]:.6g}"
-        yield Finding("y", message, _of_inference(source))
+        yield Finding("y", message, _of_inference(is_forward))
     elif np.ndim(y) and len(y) == len(x) > 1 and not _same(layer(x[:1].copy()), y[:1], 1e-9):
         message = "layer(x) of one image depends on the others, but inference takes any of them"
         yield Finding("y", message, "images of a batch mixed")
@@ -88,8 +88,8 @@ def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> 
         yield Finding("y", f"float32 in, but layer(x) is {dtype}", "dtype lost")
 
 
-def _of_inference(source: str) -> str | None:
-    return "__call__ differs from forward" if source == "forward" else "inference is wrong"
+def _of_inference(is_forward: bool) -> str | None:
+    return "__call__ differs from forward" if is_forward else "inference is wrong"
 
 
 def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:

@@ -89,6 +89,31 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A network of models.MODELS, by name, with the settings to train it with."""
+
+    model: str
+    settings: Settings
+
+
+RECIPES = {
+    "fast90": Recipe(
+        "lenet-fast",
+        Settings(
+            epochs=3,
+            batch_size=128,
+            lr=0.15,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=5e-4,
+            schedule="triangle",
+        ),
+    )
+}
+"""fast90: to 90 % on the test set of Fashion-MNIST in the shortest time that was found"""
+
+
+@dataclass(frozen=True)
 class Origin:
     """What weights belong to: the names of the network, of the data set and of its classes."""
 
