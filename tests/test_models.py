@@ -18,9 +18,11 @@ from minicnn import (
     Sigmoid,
     Tanh,
     lenet,
+    softmax_cross_entropy,
 )
 from minicnn.gradcheck import check_gradients
 from minicnn.initializers import glorot_uniform, he_normal
+from minicnn.models import INPUT_SHAPE, MODELS
 
 
 def small_network(rng):
@@ -244,3 +246,74 @@ def test_weights_cannot_become_integers():
 def test_a_seed_is_no_generator():
     with pytest.raises(ValueError, match=r"default_rng\(0\), got 0"):
         lenet(0)
+
+
+def torch_twin(net):
+    """The same network in PyTorch, in float64, from its repr."""
+    torch = pytest.importorskip("torch")
+
+    class Residual(torch.nn.Module):
+        def __init__(self, body, shortcut=None):
+            super().__init__()
+            self.body, self.shortcut = body, shortcut
+
+        def forward(self, x):
+            return self.body(x) + (x if self.shortcut is None else self.shortcut(x))
+
+    def pooling():
+        return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+    names = vars(torch.nn) | {"Residual": Residual, "GlobalAvgPool2d": pooling}
+    twin = eval(repr(net).replace("2D", "2d"), names).double()
+    twin.load_state_dict({name: torch.tensor(array) for name, array in net.arrays.items()})
+    return twin
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_is_that_of_pytorch(name):
+    """Its state dict is loaded, and loss, gradients, running statistics and inference agree."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    net = MODELS[name].build(rng).astype(np.float64)
+    twin = torch_twin(net)
+    x, labels = rng.random((8, *INPUT_SHAPE[1:])), rng.integers(0, 10, 8)
+    logits, saved = net.forward(x)
+    loss, dlogits = softmax_cross_entropy(logits, labels)
+    dx, grads = net.backward(dlogits, saved)
+    for state, array in net.updates(saved).items():
+        net.state[state][...] = array
+    x = torch.tensor(x, requires_grad=True)
+    torch_loss = torch.nn.functional.cross_entropy(twin(x), torch.tensor(labels))
+    torch_loss.backward()
+    expected = {name: parameter.grad for name, parameter in twin.named_parameters()}
+    tolerance = {"rtol": 1e-9, "atol": 1e-12}  # rounding of ten layers; entries are 1e-4 and more
+    np.testing.assert_allclose(loss, torch_loss.item(), **tolerance)
+    np.testing.assert_allclose(dx, x.grad.numpy(), **tolerance)
+    assert grads.keys() == expected.keys()
+    for parameter, grad in grads.items():
+        np.testing.assert_allclose(grad, expected[parameter].numpy(), **tolerance)
+    for state, tensor in twin.state_dict().items():
+        np.testing.assert_allclose(net.arrays[state], tensor.numpy(), **tolerance)
+    twin.eval()
+    x = x.detach()
+    np.testing.assert_allclose(net(x.numpy()), twin(x).detach().numpy(), **tolerance)
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [("lenet-bn", 61728), ("lenet-wide", 313130), ("lenet-fast", 78714), ("resnet-mini", 222570)],
+)
+def test_the_size_of_a_network(name, parameters):
+    net = MODELS[name].build(np.random.default_rng(0))
+    assert sum(parameter.size for parameter in net.params.values()) == parameters
+    assert net.output_shape(INPUT_SHAPE) == (1, 10)
+
+
+def test_relu_behind_maximum_pooling_gives_the_same():
+    rng = np.random.default_rng(0)
+    fast = MODELS["lenet-fast"].build(rng)
+    layers = list(fast.layers)
+    for i in (1, 4):
+        layers[i : i + 2] = reversed(layers[i : i + 2])
+    x = rng.random((3, *INPUT_SHAPE[1:]), np.float32)
+    np.testing.assert_array_equal(Sequential(*layers)(x), fast(x))

@@ -94,9 +94,11 @@ def gradients(
     share: float = 1.0,
 ) -> BatchGradients:
     """Those of the images that `index` names, times `share`, but for the state."""
-    rng = np.random.default_rng((*key, 0))
-    change = None if augment is None else lambda images: augment(images, rng)
-    x, labels = data.batch(index, net.dtype, change)
+
+    def changed(images: Array) -> Array:
+        return augment(images, np.random.default_rng((*key, 0))) if augment else images
+
+    x, labels = data.batch(index, net.dtype, changed)
     net = net.at((*key, 1))
     logits, saved = net.forward(x)
     loss, dlogits = loss_function(logits, labels)

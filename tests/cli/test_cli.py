@@ -27,7 +27,7 @@ from minicnn.gradcheck import checklist, museum
 from minicnn.runs import resumable
 from minicnn.runs.checkpoint import save_weights
 from minicnn.runs.run_folder import open_run
-from minicnn.runs.settings import Settings
+from minicnn.runs.settings import RECIPES, Settings
 
 
 @pytest.fixture
@@ -386,7 +386,37 @@ def test_train_is_fit_with_the_settings_that_were_given(run, small_digits, tmp_p
     }
 
 
+def test_a_recipe_is_a_network_and_its_settings_and_other_options_change_it(run, tmp_path):
+    options = ("--epochs", 1, "--batch-size", 500, "--no-decay-biases", "--mirror", "--erase", 0.5)
+    where = ("--data", "digits", "--out", tmp_path / "run")
+    status, out, _ = run("train", "--recipe", "fast90", *options, *where)
+    assert status == 0 and out.startswith("lenet-fast, 78,714 parameters, on digits")
+    assert "lr 0.15 (triangle schedule), momentum 0.9, weight decay 0.0005, no decay of bi" in out
+    assert "mirrored, erased with probability 0.5, seed 0\n" in out
+    changed = {"epochs": 1, "batch_size": 500, "decay_biases": False, "mirror": True, "erase": 0.5}
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    expected = {"model": "lenet-fast", **asdict(replace(RECIPES["fast90"].settings, **changed))}
+    assert {name: config[name] for name in expected} == expected
+    status, _, err = run("train", "--resume", tmp_path / "run", "--recipe", "fast90")
+    assert status == 2
+    assert_refused(err, "--resume goes on with the settings of the run: leave out --recipe")
+
+
+@pytest.mark.parametrize("optimizer, lr", [("sgd", 0.1), ("adam", 0.001), ("adamw", 0.001)])
+def test_the_learning_rate_depends_on_network_and_optimizer(optimizer, lr, run, tmp_path):
+    options = ("--optimizer", optimizer, "--data", "digits", "--epochs", 1, "--out", tmp_path)
+    assert run("train", *options)[0] == 0
+    assert json.loads((tmp_path / "config.json").read_text())["lr"] == lr
+
+
 NO_SETTINGS = {
+    "--optimizer lion": "--optimizer: .*'lion'",
+    "--optimizer adam --momentum 0.9": "adam has no momentum and no nesterov: leave them out",
+    "--clip-norm 0": "clip_norm must be a finite number > 0, got 0",
+    "--label-smoothing 2": "label_smoothing must be a number from 0 to 1, got 2",
+    "--shift -1": "--shift: .* at least 0 but got '-1'",
+    "--erase -1": "erase must be a number from 0 to 1, got -1",
+    "--recipe slow": "--recipe: .*'slow'",
     "--epochs 0": "--epochs: expected an integer of at least 1 but got '0'",
     "--epochs 1.5": "--epochs: .* got '1.5'",
     "--batch-size 0": "--batch-size: .* at least 1 but got '0'",

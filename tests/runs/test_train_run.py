@@ -1,6 +1,7 @@
 """A network of one's own in a run folder: trained, stopped or killed, and resumed bit for bit."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -12,7 +13,21 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from minicnn import SGD, Conv2D, Flatten, Layer, Linear, ReLU, Sequential, Tanh, fit
+from minicnn import (
+    SGD,
+    AdamW,
+    Augmentation,
+    Conv2D,
+    Flatten,
+    Layer,
+    Linear,
+    ReLU,
+    Sequential,
+    Tanh,
+    fit,
+    softmax_cross_entropy,
+    warmup,
+)
 from minicnn.files import write_atomically
 from minicnn.optimizers import cosine
 from minicnn.runs import (
@@ -170,6 +185,40 @@ def test_any_checkpoint_is_good_to_go_on_from_and_stays_as_it_is(whole, data, tm
             net = own_net(seed=1)
             resume_run(net, *data, tmp_path, checkpoint=found, keep=9, **QUIET)
             assert bits(net) == bits(whole[0])
+
+
+def test_all_settings_reach_fit_and_a_run_with_adamw_goes_on_from_any_checkpoint(data, tmp_path):
+    """Its count of steps among them, without which the bias correction would begin anew."""
+    settings = Settings(
+        **{"epochs": 2, "batch_size": 50, "lr": 0.01, "optimizer": "adamw", "weight_decay": 0.1},
+        **{"decay_biases": False, "clip_norm": 0.5, "schedule": "warmup-cosine", "seed": 3},
+        **{"label_smoothing": 0.1, "mirror": True, "shift": 2, "erase": 0.5},
+    )
+    net = own_net()
+    history = fit(
+        net,
+        *data,
+        epochs=2,
+        batch_size=50,
+        optimizer=AdamW(0.01, weight_decay=0.1, decay_biases=False, clip_norm=0.5),
+        loss=functools.partial(softmax_cross_entropy, label_smoothing=0.1),
+        schedule=warmup(cosine, 0.1),
+        augment=Augmentation(mirror=True, shift=2, erase=0.5),
+        seed=3,
+        **QUIET,
+    )
+    found = train_run(own_net(), *data, tmp_path, settings, save_every=1, keep=9, **QUIET)
+    assert told(found) == told(history)
+    for path in checkpoints(tmp_path):
+        resumed, checkpoint = own_net(seed=1), run_folder.load_checkpoint(path)
+        assert checkpoint.settings == settings
+        resume_run(resumed, *data, tmp_path, checkpoint=checkpoint, keep=9, **QUIET)
+        assert bits(resumed) == bits(net)
+
+
+def test_momentum_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match="adam has no momentum and no nesterov: leave them out"):
+        Settings(optimizer="adam", momentum=0.9)
 
 
 def test_in_another_thread_signals_are_left_alone(whole, data, tmp_path):
