@@ -29,7 +29,17 @@ OPERATORS = IN_PLACE | {
     **{"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater"},
     **{"ge": "greater_equal", "neg": "negative", "abs": "absolute", "invert": "invert"},
 }
-UFUNCS = {*OPERATORS.values(), "exp", "isfinite", "isnan", "log", "maximum", "minimum", "sqrt"}
+UFUNCS = {
+    *OPERATORS.values(),
+    "exp",
+    "isfinite",
+    "isnan",
+    "log",
+    "maximum",
+    "minimum",
+    "rint",
+    "sqrt",
+}
 UFUNCS |= {"logical_and", "logical_not", "logical_or", "square", "tanh"}
 COMPUTING = {  # functions of an array, or of a list of them: the keywords that they take
     **dict.fromkeys(("max", "min", "any", "all"), ("axis", "keepdims")),

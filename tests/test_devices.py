@@ -18,13 +18,19 @@ from strict_cupy import counts, no_transfers
 from test_layers import CASES, build, expected
 
 from minicnn import (
+    GELU,
     SGD,
+    AdamW,
+    Augmentation,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
+    Dropout,
     Flatten,
     Linear,
     MaxPool2D,
     ReLU,
+    Residual,
     Sequential,
     Sigmoid,
     Tanh,
@@ -270,6 +276,38 @@ def test_training_gives_the_losses_of_the_cpu(dtype, tolerance, device, trained,
     np.testing.assert_allclose(history.curve, reference.curve, **close)
     assert history.test_accuracy == reference.test_accuracy
     np.testing.assert_allclose(evaluation_there, evaluation, **close)
+
+
+def test_a_gpu_takes_the_chunks_and_draws_the_numbers_of_a_cpu(device, small_digits):
+    """With dropout and augmentation no other mask would come near these losses, and with batch norm
+    no other chunk; 100 images are two chunks."""
+    train_set, test_set = (data[:250] for data in small_digits)
+    found = []
+    for place in ("cpu", device):
+        rng = np.random.default_rng(0)
+        net = Sequential(
+            Conv2D(1, 4, 5, stride=3, bias=False, rng=rng),
+            BatchNorm2D(4),
+            Residual(Sequential(Conv2D(4, 4, 3, padding="same", rng=rng), GELU(), Dropout(0.2))),
+            Flatten(),
+            Dropout(),
+            Linear(256, 10, rng=rng),
+        )
+        net = net.astype(np.float64).to(place)
+        history = fit(
+            net,
+            train_set,
+            test_set,
+            epochs=2,
+            batch_size=100,
+            optimizer=AdamW(0.01, decay_biases=False, clip_norm=1.0),
+            augment=Augmentation(mirror=True, shift=2, erase=0.5),
+            **QUIET,
+        )
+        arrays = {name: to_device(array, "cpu") for name, array in net.arrays.items()}
+        found.append({"train": history.train_loss, "test": history.test_loss, **arrays})
+    for name, there in found[1].items():
+        np.testing.assert_allclose(there, found[0][name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_a_step_moves_nothing_between_host_and_device(double, small_digits):
