@@ -46,50 +46,33 @@ def lenet_bn(rng: Generator | None = None) -> Sequential:
 def lenet_wide(rng: Generator | None = None) -> Sequential:
     """x (N, 1, 28, 28) -> logits (N, 10): two 3x3 convolutions with 24 and 48 channels, ReLU,
     maximum pooling and two linear layers, with He's weights; 313,130 parameters."""
-    return _he(
-        Sequential(
-            Conv2D(1, 24, 3, padding=1, rng=rng),
-            ReLU(),
-            MaxPool2D(2),
-            Conv2D(24, 48, 3, padding=1, rng=rng),
-            ReLU(),
-            MaxPool2D(2),
-            Flatten(),
-            Linear(48 * 7 * 7, 128, rng=rng),
-            ReLU(),
-            Linear(128, 10, rng=rng),
-        ),
-        rng,
+    return _wide(24, 48, 128, rng)
+
+
+def lenet_fast(rng: Generator | None = None) -> Sequential:
+    """`lenet_wide` with 12 and 24 channels and 64 hidden units; 78,714 parameters."""
+    return _wide(12, 24, 64, rng)
+
+
+def _wide(first: int, second: int, hidden: int, rng: Generator | None) -> Sequential:
+    """ReLU keeps the order of numbers, so behind maximum pooling it gives the same as before it, at
+    a quarter of the work."""
+    net = Sequential(
+        Conv2D(1, first, 3, padding=1, rng=rng),
+        MaxPool2D(2),
+        ReLU(),
+        Conv2D(first, second, 3, padding=1, rng=rng),
+        MaxPool2D(2),
+        ReLU(),
+        Flatten(),
+        Linear(second * 7 * 7, hidden, rng=rng),
+        ReLU(),
+        Linear(hidden, 10, rng=rng),
     )
-
-
-def _he(net: Sequential, rng: Generator | None) -> Sequential:
-    """The network, with He's weights in place of Glorot's."""
     for layer in net.layers:
         if "weight" in layer.params:
             layer.params["weight"] = he_normal(layer.params["weight"].shape, rng)
     return net
-
-
-def lenet_fast(rng: Generator | None = None) -> Sequential:
-    """x (N, 1, 28, 28) -> logits (N, 10): `lenet_wide` with 12 and 24 channels and 64 hidden units;
-    78,714 parameters. ReLU keeps the order of numbers, so behind maximum pooling it gives the same
-    as before it, at a quarter of the work."""
-    return _he(
-        Sequential(
-            Conv2D(1, 12, 3, padding=1, rng=rng),
-            MaxPool2D(2),
-            ReLU(),
-            Conv2D(12, 24, 3, padding=1, rng=rng),
-            MaxPool2D(2),
-            ReLU(),
-            Flatten(),
-            Linear(24 * 7 * 7, 64, rng=rng),
-            ReLU(),
-            Linear(64, 10, rng=rng),
-        ),
-        rng,
-    )
 
 
 def resnet_mini(rng: Generator | None = None) -> Sequential:

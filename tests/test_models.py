@@ -311,9 +311,9 @@ def test_the_size_of_a_network(name, parameters):
 
 def test_relu_behind_maximum_pooling_gives_the_same():
     rng = np.random.default_rng(0)
-    fast = MODELS["lenet-fast"].build(rng)
-    layers = list(fast.layers)
+    wide = MODELS["lenet-wide"].build(rng)
+    layers = list(wide.layers)
     for i in (1, 4):
         layers[i : i + 2] = reversed(layers[i : i + 2])
     x = rng.random((3, *INPUT_SHAPE[1:]), np.float32)
-    np.testing.assert_array_equal(Sequential(*layers)(x), fast(x))
+    np.testing.assert_array_equal(Sequential(*layers)(x), wide(x))

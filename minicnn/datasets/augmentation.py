@@ -57,6 +57,8 @@ class Augmentation:
         is_bytes = images.dtype == np.uint8 and images.ndim == 4
         require(is_bytes, "images must be uint8 (N, C, H, W)", images)
         generator(rng)
+        sentence = f"shift must be below the height and width of images {images.shape}"
+        require(self.shift < min(images.shape[2:]) or not self.shift, sentence, self.shift)
         images = images.copy()
         if self.mirror:
             _mirror(images, rng)

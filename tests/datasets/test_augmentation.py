@@ -167,3 +167,12 @@ def test_a_gpu_makes_the_same_images(augmentation, place, monkeypatch):
 def test_settings_are_kept_as_plain_values():
     augmentation = Augmentation(np.True_, np.int64(2), np.float64(0.5))
     assert repr(augmentation) == repr(ALL) == "Augmentation(mirror=True, shift=2, erase=0.5)"
+
+
+@pytest.mark.parametrize("shift", [8, 9, 10**30])
+def test_no_image_is_shifted_out_of_sight(shift):
+    images = np.zeros((2, 1, 8, 9), np.uint8)
+    sentence = rf"shift must be below the height and width of images \(2, 1, 8, 9\), got {shift}"
+    with pytest.raises(ValueError, match=sentence):
+        Augmentation(shift=shift)(images, np.random.default_rng(0))
+    assert Augmentation(shift=7)(images, np.random.default_rng(0)).shape == images.shape
