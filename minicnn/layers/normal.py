@@ -49,5 +49,8 @@ def mills_ratio(degree: int) -> list[float]:
     z = (4 / t - 4) / math.sqrt(2)
     z = z.astype(np.float32).astype(np.float64)  # so that z*z is exact, where exp magnifies errors
     ratio = np.array([math.sqrt(math.pi / 2) * math.exp(s * s) * math.erfc(s) for s in z])  # (3)
-    fitted = Polynomial.fit(4 / (4 + math.sqrt(2) * z), ratio, degree, w=ratio**-0.5)
+    t = 4 / (4 + math.sqrt(2) * z)
+    fit = functools.partial(Polynomial.fit, t, deg=degree, w=ratio**-0.5)
+    fitted = fit(ratio)
+    fitted += fit(ratio - fitted(t))  # what rounding left, more or less by the library
     return fitted.convert().coef[::-1].tolist()
