@@ -185,6 +185,7 @@ def _in_words(settings: Settings) -> str:
         f"momentum {settings.momentum:g}" if settings.optimizer == "sgd" else settings.optimizer
     )
     words = {
+        "nesterov": settings.nesterov,
         f"clip norm {settings.clip_norm}": settings.clip_norm is not None,
         "no decay of biases": not settings.decay_biases,
         f"label smoothing {settings.label_smoothing:g}": settings.label_smoothing,

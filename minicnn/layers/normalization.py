@@ -80,7 +80,7 @@ class BatchNorm2D(Layer):
         mean, var = (self._column(self.state[f"running_{name}"], x) for name in ("mean", "var"))
         weight, bias = self._affine(x)
         scale = weight / array_module(x).sqrt(var + self.eps)
-        return x * scale[..., None] + (bias - mean * scale)[..., None]  # (9)
+        return (x - mean[..., None]) * scale[..., None] + bias[..., None]  # (9)
 
     def forward(self, x: Array) -> tuple[Array, Saved]:
         n, c, h, w = check_input(self, x)

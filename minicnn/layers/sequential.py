@@ -35,7 +35,7 @@ class Sequential(Composite):
 
     def __repr__(self) -> str:
         lines = "".join(f"{layer!r},\n" for layer in self.layers)
-        return f"Sequential(\n{textwrap.indent(lines, '  ')})"
+        return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
         shapes = [x_shape, *(y_shape for _, _, y_shape in self.trace(x_shape))]

@@ -135,11 +135,11 @@ class _Run:
     on_epoch: Callable[[History], None] | None
 
     def __post_init__(self) -> None:
-        check_fit(self.net, self.data)
-        if self.test is not None:
-            check_fit(self.net, self.test)
         sentence = "settings must be Settings, as Settings(lr=0.1)"
         require(isinstance(self.settings, Settings), sentence, self.settings)
+        check_fit(self.net, self.data, self.settings.augment())
+        if self.test is not None:
+            check_fit(self.net, self.test)
         for name in ("workers", "save_every"):
             if getattr(self, name) is not None:
                 integer(name, getattr(self, name), 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minicnn.arguments import finite, flag, integer, require
+from minicnn.arguments import finite, flag, integer, require, shown
 from minicnn.backend import Array, array_module, device_of, synchronize
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
@@ -66,7 +66,8 @@ def fit(
     integer("batch_size", batch_size, 1)
     integer("seed", seed, 0)
     flag("progress", progress)
-    check_fit(net, train)
+    require(augment is None or callable(augment), "augment must be a function", augment)
+    check_fit(net, train, augment)
     if test is not None:
         check_fit(net, test)
     optimizer = SGD(0.9) if optimizer is None else optimizer
@@ -74,7 +75,7 @@ def fit(
     require(is_optimizer, "optimizer must be one, as SGD(0.9)", optimizer)
     _check_loss(loss)
     require(callable(schedule), "schedule must be a function, as optimizers.cosine", schedule)
-    for name, function in {"augment": augment, "on_epoch": on_epoch, "on_step": on_step}.items():
+    for name, function in {"on_epoch": on_epoch, "on_step": on_step}.items():
         require(function is None or callable(function), f"{name} must be a function", function)
     position = Position(History(len(train), net.device)) if start is None else start
     require(isinstance(position, Position), "start must be a Position", start)
@@ -102,8 +103,9 @@ def fit(
                     means = _read(position, len(steps))
                     optimizer.lr = rate
                     optimizer.step(net.params, batch.grads)
+                    state = net.state if batch.state else {}  # gathered, which takes a while
                     for name, array in batch.state.items():
-                        net.state[name][...] = array
+                        state[name][...] = array
                     position.step += 1
                     position.seconds = time.perf_counter() - began
                     show.step(len(index), means)
@@ -192,9 +194,9 @@ def estimate_seconds(
     return seconds * epochs * len(train) / len(index)
 
 
-def check_fit(net: Layer, data: Dataset) -> None:
+def check_fit(net: Layer, data: Dataset, augment: Augment | None = None) -> None:
     """Raises ValueError, with the shapes, unless `net` turns the images into a score a class, and
-    there is at least one."""
+    there is at least one; and what `augment` raises for the first of them."""
     require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
     require(isinstance(data, Dataset), "data must be a Dataset, as digits()[0]", data)
     if len(data) == 0:
@@ -206,6 +208,8 @@ def check_fit(net: Layer, data: Dataset) -> None:
             f"for images {shape} of {data.name} the network must put out a score for each class, "
             f"(1, {len(data.classes)}), but puts out {scores}"
         )
+    if augment is not None:
+        data.batch(slice(1), change=lambda images: augment(images, np.random.default_rng(0)))
 
 
 def _check_loss(loss: Loss) -> None:
@@ -238,7 +242,7 @@ def _first_not_finite(net: Layer, data: Dataset, index: Array) -> str:
         for i, layer in enumerate(getattr(net, "layers", [net])):
             x, _ = layer.forward(x)
             if not array_module(x).isfinite(x).all():
-                return f"the first output that is not finite is that of layer {i}, {layer!r}"
+                return f"the first output that is not finite is that of layer {i}, {shown(layer)}"
     return "every layer's output is finite, but too large for the loss"
 
 

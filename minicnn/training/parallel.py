@@ -103,6 +103,11 @@ def gradients(
     logits, saved = net.forward(x)
     loss, dlogits = loss_function(logits, labels)
     _, grads = net.backward(dlogits * share, saved, need_dx=False)
+    expected, given = (
+        {name: array.shape for name, array in arrays.items()} for arrays in (net.params, grads)
+    )
+    if given != expected:  # which would be broadcast, or left at what was there before
+        raise ValueError(f"expected gradients of shapes {expected} but backward gave {given}")
     return BatchGradients(loss * share, _correct(logits, labels), grads, net.updates(saved))
 
 

@@ -391,7 +391,10 @@ def test_a_recipe_is_a_network_and_its_settings_and_other_options_change_it(run,
     where = ("--data", "digits", "--out", tmp_path / "run")
     status, out, _ = run("train", "--recipe", "fast90", *options, *where)
     assert status == 0 and out.startswith("lenet-fast, 78,714 parameters, on digits")
-    assert "lr 0.15 (triangle schedule), momentum 0.9, weight decay 0.0005, no decay of bi" in out
+    assert (
+        "lr 0.15 (triangle schedule), momentum 0.9, weight decay 0.0005, nesterov, no decay of bi"
+        in out
+    )
     assert "mirrored, erased with probability 0.5, seed 0\n" in out
     changed = {"epochs": 1, "batch_size": 500, "decay_biases": False, "mirror": True, "erase": 0.5}
     config = json.loads((tmp_path / "run" / "config.json").read_text())

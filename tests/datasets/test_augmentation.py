@@ -134,9 +134,12 @@ def test_the_generator_decides_and_the_images_are_new(augmentation):
     np.testing.assert_array_equal(augmentation(batch_last, np.random.default_rng(0)), first)
 
 
-@pytest.mark.parametrize("shape", [(0, 1, 28, 28), (5, 1, 1, 1), (5, 2, 2, 3), (5, 0, 4, 4)])
-def test_no_images_and_tiny_ones(shape):
-    new = Augmentation(True, 3, 1.0)(np.ones(shape, np.uint8), np.random.default_rng(0))
+@pytest.mark.parametrize(
+    "shape, shift",
+    [((0, 1, 28, 28), 3), ((5, 1, 1, 1), 0), ((5, 2, 2, 3), 1), ((5, 0, 4, 4), 3)],
+)
+def test_no_images_and_tiny_ones(shape, shift):
+    new = Augmentation(True, shift, 1.0)(np.ones(shape, np.uint8), np.random.default_rng(0))
     assert new.shape == shape and new.dtype == np.uint8
 
 

@@ -223,6 +223,7 @@ def test_each_chunk_is_augmented_by_numbers_of_its_own(data):
 
     seen, _, _ = recorded(data, augment=augment, **options)
     plain, _, _ = recorded(data, **options)
+    assert draws.pop(0)[0] == 1  # tried on the first image before any work
     assert len(set(draws)) == len(draws) == 12
     for key, x in seen.items():
         np.testing.assert_array_equal(x, plain[key][..., ::-1])
@@ -396,3 +397,33 @@ def test_pytorch_loads_the_weights_with_one_line_and_the_other_way_round(data, t
         expected = other.eval()(torch.tensor(x)).numpy()
     np.testing.assert_allclose(net(x), expected, rtol=0, atol=1e-5)
     assert net.state["1.num_batches_tracked"] == 1
+
+
+class Forgets(Linear):
+    """Gives no gradient of the bias, or one of another shape."""
+
+    grads = {"weight": np.zeros((10, 784), np.float32)}
+
+    def backward(self, dy, saved, need_dx=True):
+        return super().backward(dy, saved, need_dx)[0], self.grads
+
+
+@pytest.mark.parametrize("bias", [None, np.zeros((), np.float32)])
+def test_a_gradient_that_is_missing_or_of_another_shape_is_refused(bias, small_digits):
+    """It would be taken for 0 or broadcast."""
+    net = Sequential(Flatten(), Forgets(784, 10))
+    if bias is not None:
+        net.layers[1].grads = {**Forgets.grads, "bias": bias}
+    with pytest.raises(ValueError, match="expected gradients of shapes .* but backward gave"):
+        fit(net, small_digits[0], epochs=1, progress=False)
+
+
+def test_an_augmentation_that_does_not_fit_is_refused_before_any_work(small_digits, tmp_path):
+    net, augment = Sequential(Flatten(), Linear(784, 10)), Augmentation(shift=28)
+    for train in (
+        lambda: fit(net, small_digits[0], augment=augment, progress=False),
+        lambda: train_run(net, *small_digits, tmp_path / "run", Settings(shift=28)),
+    ):
+        with pytest.raises(ValueError, match="shift must be below the height and width of images"):
+            train()
+    assert not (tmp_path / "run").exists()
