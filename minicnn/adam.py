@@ -25,9 +25,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minicnn.arguments import integer, positive, require
+from minicnn.arguments import fraction, integer, positive, require
 from minicnn.backend import Array, array_module
-from minicnn.optimizers import Optimizer, fraction
+from minicnn.optimizers import Optimizer
 
 
 class Adam(Optimizer):

@@ -90,6 +90,12 @@ def share(name: str, value: float) -> float:
     return float(value)
 
 
+def fraction(name: str, value: float) -> float:
+    """`value` as a float; ValueError if it is not a number in [0, 1)."""
+    require(0 <= finite(name, value) < 1, f"{name} must be in [0, 1)", value)
+    return float(value)
+
+
 def flag(name: str, value: bool) -> bool:
     """`value` as a bool; ValueError if it is anything else, such as an argument out of place."""
     require(isinstance(value, (bool, np.bool_)), f"{name} must be True or False", value)

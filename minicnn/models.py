@@ -77,7 +77,7 @@ def _wide(first: int, second: int, hidden: int, rng: Generator | None) -> Sequen
 
 def resnet_mini(rng: Generator | None = None) -> Sequential:
     """x (N, 1, 28, 28) -> logits (N, 10): three residual blocks with 32, 64 and 96 channels, on
-    images of 14, 7 and 4 pixels a side, and a mean over the pixels at the end.
+    images of 14, 7 and 4 pixels a side, and a mean over the pixels at the end; 222,570 parameters.
 
     Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", 2016,
     here with a pooling in front, and far smaller.

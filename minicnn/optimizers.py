@@ -32,7 +32,7 @@ for the cosine; P. Goyal et al., "Accurate, large minibatch SGD", 2017, section 
 import math
 from collections.abc import Callable, Mapping
 
-from minicnn.arguments import finite, flag, positive, require, share
+from minicnn.arguments import finite, flag, fraction, positive, require, share
 from minicnn.backend import Array, array_module
 from minicnn.checks import check_device, check_float
 
@@ -160,13 +160,6 @@ class SGD(Optimizer):
             v = self.velocity[name] = self.momentum * self.velocity.get(name, 0.0) + g  # (2)
             g = g + self.momentum * v if self.nesterov else v  # (3)
         w -= self.lr * g  # (4)
-
-
-def fraction(name: str, value: float) -> float:
-    """`value` as a float; ValueError if it is not a number in [0, 1)."""
-    if not 0 <= finite(name, value) < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
-    return float(value)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:

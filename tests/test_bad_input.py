@@ -233,7 +233,10 @@ door(
     "Dropout",
     Dropout,
     {"p": 0.5, "rng": None},
-    {"p": [*SHARES, (1, "p must be below 1, or nothing would be left")], "rng": GENERATORS},
+    {
+        "p": [*SHARES[:6], *((p, r"p must be in \[0, 1\), got ") for p in (-0.1, 1, 1.1))],
+        "rng": GENERATORS,
+    },
 )
 no_layers = [(value, "must be a layer, as Sequential") for value in (ReLU, [NET], BYTES, "relu")]
 door(

@@ -179,7 +179,7 @@ def _announce(
 
 
 def _in_words(settings: Settings) -> str:
-    """All that decides the result; options that are off are left out."""
+    """All that decides the result; what came after the course's settings only if it is on."""
     schedule = "" if settings.schedule == "constant" else f" ({settings.schedule} schedule)"
     method = (
         f"momentum {settings.momentum:g}" if settings.optimizer == "sgd" else settings.optimizer

@@ -82,7 +82,7 @@ def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> 
         message = f"layer(x) is {y[at]:.6g} at {list(at)}, by {source} {expected[at]:.6g}"
         yield Finding("y", message, _of_inference(is_forward))
     elif np.ndim(y) and len(y) == len(x) > 1 and not _same(layer(x[:1].copy()), y[:1], 1e-9):
-        message = "layer(x) of one image depends on the others, but inference takes any of them"
+        message = "layer(x) of one image depends on the others, which it must not in inference"
         yield Finding("y", message, "images of a batch mixed")
     elif (dtype := layer.astype(np.float32)(x.astype(np.float32)).dtype) != np.float32:
         yield Finding("y", f"float32 in, but layer(x) is {dtype}", "dtype lost")

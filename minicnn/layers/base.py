@@ -54,11 +54,12 @@ A layer of your own, y = factor * x, whole:
   for a view, so never write into the `reshape` or `ravel` of an array.
 - **`need_dx=False`** saves the first layer of a network the work for dx; grads are the same.
 - **`layer(x)`** is inference, by default y of `forward` alone: override `__call__` where y can be
-  had for less. The checker compares the two.
+  had for less, or where inference is another function. The checker compares it with `forward`, or
+  with what it is given as `inference=`.
 - **`layer.state`** is for what training changes without a gradient, such as running means: a
   dictionary beside `params`, which is saved, cast and moved as they are, but which no optimizer
-  sees. `forward` only reads it; `updates(saved)` gives the values that this pass asks for. Of the
-  chunks of a batch `fit` takes the mean, by images, and writes it once a step.
+  sees. `forward` only reads it; `updates(saved)` gives the values that this pass asks for. `fit`
+  averages those of a batch's chunks, weighted by their images, and writes the mean once a step.
 - **`layer.at(key)`** is the same layer for one pass of training, whose random numbers follow from
   the key, a tuple of integers: with one key, forward gives one y. The key names seed, epoch, step,
   chunk and layer, so the numbers do not depend on the workers or on where a run was resumed.

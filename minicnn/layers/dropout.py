@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from minicnn.arguments import generator, is_integer, require, share
+from minicnn.arguments import fraction, generator, is_integer, require
 from minicnn.backend import Array, array_module, masked
 from minicnn.checks import check_float, check_gradient
 from minicnn.layers.base import Key, Layer, Result
@@ -37,8 +37,7 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, *, rng: Generator | None = None) -> None:
         super().__init__()
-        self.p = share("p", p)
-        require(p < 1, "p must be below 1, or nothing would be left", p)
+        self.p = fraction("p", p)
         rng = np.random.default_rng() if rng is None else generator(rng)
         self.key: Key = (int(rng.integers(1 << 62)),)
 

@@ -103,11 +103,6 @@ def gradients(
     logits, saved = net.forward(x)
     loss, dlogits = loss_function(logits, labels)
     _, grads = net.backward(dlogits * share, saved, need_dx=False)
-    expected, given = (
-        {name: array.shape for name, array in arrays.items()} for arrays in (net.params, grads)
-    )
-    if given != expected:  # which would be broadcast, or left at what was there before
-        raise ValueError(f"expected gradients of shapes {expected} but backward gave {given}")
     return BatchGradients(loss * share, _correct(logits, labels), grads, net.updates(saved))
 
 
@@ -138,13 +133,17 @@ class _Chunks:
         self.net, self.settings = net, (data, loss, augment)
         self.arrays = _shared(net.arrays)
         self.slots = [_shared(net.params) for _ in range(slots)]
-        arrays = iter(self.arrays.values())
-        self.worker_net = net.map_arrays(lambda _: next(arrays))
+        self.shapes = {name: parameter.shape for name, parameter in net.params.items()}
+        shared = {id(array): self.arrays[name] for name, array in net.arrays.items()}
+        self.worker_net = net.map_arrays(lambda array: shared[id(array)])
 
     def work(self, job: tuple[int, Array, Key, float]) -> BatchGradients:
         """In a worker: those of a chunk, but for dloss/dparam, which goes to its slot."""
         slot, chunk, key, share = job
         found = gradients(self.worker_net, *self.settings, chunk, key, share)  # (1), (2)
+        given = {name: grad.shape for name, grad in found.grads.items()}
+        if given != self.shapes:  # others would be broadcast, or leave what was in the slot
+            raise ValueError(f"expected gradients of shapes {self.shapes} but got {given}")
         for name, grad in found.grads.items():
             self.slots[slot][name][...] = grad
         return found._replace(grads={})

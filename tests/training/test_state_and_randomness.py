@@ -414,7 +414,7 @@ def test_a_gradient_that_is_missing_or_of_another_shape_is_refused(bias, small_d
     net = Sequential(Flatten(), Forgets(784, 10))
     if bias is not None:
         net.layers[1].grads = {**Forgets.grads, "bias": bias}
-    with pytest.raises(ValueError, match="expected gradients of shapes .* but backward gave"):
+    with pytest.raises(ValueError, match="expected gradients of shapes .* but got"):
         fit(net, small_digits[0], epochs=1, progress=False)
 
 
