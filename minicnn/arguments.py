@@ -44,9 +44,11 @@ def are_strings(values: Any) -> bool:
 
 
 def integer(name: str, value: int, minimum: int) -> int:
-    """`value` as an int; ValueError if it is not an integer >= minimum."""
+    """`value` as an int; ValueError if it is not an integer >= minimum, or does not fit in 128
+    bits: no seed needs more, and none of these is too large for a float."""
     fits = is_integer(value) and value >= minimum
     require(fits, f"{name} must be an integer >= {minimum}", value)
+    require(value < 2**128, f"{name} must be an integer below 2**128", value)
     return int(value)
 
 
@@ -73,8 +75,9 @@ def sides(name: str, value: Any) -> Sides:
 
 def finite(name: str, value: float) -> float:
     """`value` as a float; ValueError if it is not a finite number."""
-    is_number = is_integer(value) or isinstance(value, (float, np.floating))
-    require(is_number and math.isfinite(value), f"{name} must be a finite number", value)
+    is_float = isinstance(value, (float, np.floating))
+    fits = math.isfinite(value) if is_float else is_integer(value) and abs(value) < 2**1023
+    require(fits, f"{name} must be a finite number", value)
     return float(value)
 
 

@@ -120,7 +120,8 @@ SHAPES = [(None, NO_SHAPE), (3, NO_SHAPE), ("ab", NO_SHAPE), (BYTES, NO_SHAPE)]
 SHAPES += [((-1, 3), NO_INTEGER), ((1.5, 3), NO_INTEGER), ((None, 3), NO_INTEGER)]
 MAPPINGS = [(value, NO_MAPPING) for value in (None, [floats(2)], floats(2), 1, "w", NET)]
 GENERATORS = [(value, NO_GENERATOR) for value in (0, "0", np.random.default_rng, BYTES)]
-SHARES = [(value, "must be a finite number") for value in (None, "0.1", np.nan, True, [0.1], BYTES)]
+NO_FLOATS = (None, "0.1", 10**400, np.nan, True, [0.1], BYTES)
+SHARES = [(value, "must be a finite number") for value in NO_FLOATS]
 SHARES += [(value, "must be a number from 0 to 1, got ") for value in (-0.1, 1.1, 2)]
 KEYS = [(value, "key must be a tuple of") for value in (None, 3, [1], (1.5,), (-1,), BYTES)]
 FUNCTIONS = [(value, "must be (a function|one)") for value in ("f", 1, floats(2))]
@@ -224,7 +225,11 @@ door(
     {"num_features": 3, "eps": 1e-5, "momentum": 0.1, "affine": True},
     {
         "num_features": [*INTEGERS, (0, NO_INTEGER)],
-        "eps": [*SHARES[:6], (0, "eps must be a finite number > 0, got 0"), (-1e-5, "> 0, got")],
+        "eps": [
+            *SHARES[: len(NO_FLOATS)],
+            (0, "eps must be a finite number > 0, got 0"),
+            (-1e-5, "> 0, got"),
+        ],
         "momentum": SHARES,
         "affine": FLAGS,
     },
@@ -234,7 +239,10 @@ door(
     Dropout,
     {"p": 0.5, "rng": None},
     {
-        "p": [*SHARES[:6], *((p, r"p must be in \[0, 1\), got ") for p in (-0.1, 1, 1.1))],
+        "p": [
+            *SHARES[: len(NO_FLOATS)],
+            *((p, r"p must be in \[0, 1\), got ") for p in (-0.1, 1, 1.1)),
+        ],
         "rng": GENERATORS,
     },
 )
@@ -270,7 +278,7 @@ for initializer in (glorot_uniform, he_normal):
     )
 
 rates = [(value, "must be a finite number") for value in (None, "1", True, np.nan, [1], BYTES)]
-rates += [(value, "must be a finite number") for value in (np.inf, -np.inf)]
+rates += [(value, "must be a finite number") for value in (np.inf, -np.inf, 10**400)]
 shared = {"decay_biases": True, "clip_norm": None}
 wrong_shared = {
     "lr": [*rates, (0, "lr must be a finite number > 0, got 0")],

@@ -231,6 +231,8 @@ def _typed(kind: Any, value: Any) -> Any:
         return float(value)
     if type(value) is not kind:
         raise TypeError(f"expected {kind}, got {value!r:.40}")
+    if kind is int and value.bit_length() > 128:
+        raise TypeError(f"expected an integer of at most 128 bits, got {value!r:.40}")
     return value
 
 

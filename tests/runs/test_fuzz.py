@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import struct
@@ -169,37 +170,35 @@ def places(value, above=()):
                 yield from places(inner, (*above, key))
 
 
+def at(tree, path):
+    """What is in one place."""
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
 def put(tree, path, value):
     """A copy of the tree with another value in one place, or without it."""
     tree = copy.deepcopy(tree)
-    at = tree
-    for key in path[:-1]:
-        at = at[key]
+    above = at(tree, path[:-1])
     if value is DELETED:
-        del at[path[-1]]
+        del above[path[-1]]
     else:
-        at[path[-1]] = value
+        above[path[-1]] = value
     return tree
 
 
 DELETED = object()
 
 
-@pytest.mark.filterwarnings("always")
-def test_forged_checkpoints(unfinished, capsys):
-    """Training goes on with them to its end, or is refused in one line."""
+@pytest.fixture
+def resumed(unfinished, capsys):
+    """A function that changes the state in the checkpoint of `unfinished`, resumes, and says how
+    that ended: training goes on to its end, 0, or is refused in one line, 2."""
     (path,) = run_folder.checkpoints(unfinished)
     files = {file: file.read_bytes() for file in unfinished.rglob("*") if file.is_file()}
-    statuses = set()
 
-    @fuzz
-    @given(data=st.data())
-    def resume(data):
-        def change(state):
-            place = data.draw(st.sampled_from(list(places(state))))
-            values = st.integers(-1, 9) if place == ("settings", "epochs") else JSON  # not for ever
-            return put(state, place, data.draw(st.just(DELETED) | values))
-
+    def resume(change):
         shutil.rmtree(unfinished)
         for file, content in files.items():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -211,10 +210,42 @@ def test_forged_checkpoints(unfinished, capsys):
         assert status in (0, 2)
         lines = err.splitlines()
         assert status == 0 or (lines and all(line.startswith("minicnn: ") for line in lines))
-        statuses.add(status)
+        return status
+
+    return resume
+
+
+@pytest.mark.filterwarnings("always")
+def test_forged_checkpoints(resumed):
+    statuses = set()
+
+    @fuzz
+    @given(data=st.data())
+    def resume(data):
+        def change(state):
+            place = data.draw(st.sampled_from(list(places(state))))
+            values = st.integers(-1, 9) if place == ("settings", "epochs") else JSON  # not for ever
+            return put(state, place, data.draw(st.just(DELETED) | values))
+
+        statuses.add(resumed(change))
 
     resume()
     assert statuses == {0, 2}
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("value", [-1, 10**400, -(10**400), 1e308, math.inf, math.nan])
+def test_numbers_out_of_range_in_checkpoints(resumed, value):
+    """In the place of each number."""
+    numbers = []
+
+    def look(state):
+        numbers.extend(place for place in places(state) if type(at(state, place)) in (int, float))
+        return state
+
+    assert resumed(look) == 0 and len(numbers) > 15
+    for place in numbers:
+        resumed(lambda state, place=place: put(state, place, value))
 
 
 PNG = io.BytesIO()

@@ -315,6 +315,7 @@ SMALLER = Dataset(
     "change, sentence",
     [
         ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
+        ({"epochs": 10**400}, r"epochs must be an integer below 2\*\*128, got 1000"),
         ({"epochs": -1}, "epochs .* got -1"),
         ({"epochs": 1.5}, "epochs .* got 1.5"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
