@@ -67,8 +67,8 @@ GROUPS = {
         "#3182bd",
         "the losses are those of the right network, up to rounding, and inference differs little",
     ),
-    "Trains as well": ("#31a354", "ends within 2 points of the right network, or above it"),
-    "Trains worse": ("#d95f0e", "ends more than 2 points below the right network"),
+    "Within 2 points": ("#31a354", "ends at most 2 points below the right network, or above it"),
+    "More than 2 points below": ("#d95f0e", "ends further below the right network"),
     "Does not train": ("#cb181d", "ends below 30 %, where guessing gives 10 %, or stops"),
 }
 BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -235,12 +235,12 @@ def group_of(runs, right):
     if accuracy is None or np.mean(accuracy) < 0.3:
         return "Does not train"
     if np.mean(final(right, "accuracy")) - np.mean(accuracy) > 0.02:
-        return "Trains worse"
+        return "More than 2 points below"
     same_losses = all(
         np.isclose(run["loss_at_step_10"], other["loss_at_step_10"], rtol=1e-5, atol=0)
         for run, other in zip(runs, right)
     )
-    return "No difference" if same_losses else "Trains as well"
+    return "No difference" if same_losses else "Within 2 points"
 
 
 def draw(trainings):
@@ -283,15 +283,16 @@ def markdown(sittings):
         for sitting in sittings
     ]
     groups = grouped(trainings)
-    same, as_well, worse, not_at_all = map(len, groups.values())
+    same, near, below, not_at_all = map(len, groups.values())
     fell = sum(
         all(not run["stopped"] and run["loss"][-1] < run["loss"][0] for run in trainings[name])
         for name in BY_NAME
     )
     lines = [
-        f"- **{same + as_well} of {len(FAULTS)}** end within 2 points of the right network's "
-        f"accuracy or above it. In {same} of these the fault makes no difference here.",
-        f"- **{worse}** train worse, and **{not_at_all}** do not train, or stop.",
+        f"- **{same} of {len(FAULTS)}** make no difference to this training.",
+        f"- Of the other {len(FAULTS) - same}, **{near}** end at most 2 points below the right "
+        f"network's accuracy, or above it, and **{below + not_at_all}** show: **{below}** end "
+        f"further below it, and **{not_at_all}** do not train, or stop.",
         f"- The loss of **{fell}** falls, from the first epoch to the last, with every seed.",
         "",
         "| the right network | loss | accuracy |",
@@ -300,14 +301,18 @@ def markdown(sittings):
         "",
         f"All figures are means of {SEEDS} seeds, with the lowest and the highest accuracy in "
         f"brackets. The loss is that of the last of {settings['epochs']} epochs, the accuracy that "
-        f"on {settings['test']:,} test images. Trained {' and '.join(sat)}.",
+        f"on {settings['test']:,} test images. Trained {', '.join(sat[:-1])} and {sat[-1]}.",
     ]
     for group, faults in groups.items():
         lines += ["", f"### {group}", "", sentence(GROUPS[group][1]), ""]
-        lines += ["| fault | the checker says | loss | accuracy |", "|---|---|---|---|"]
+        lines += [
+            "| fault | seen in | the checker says | loss | accuracy |",
+            "|---|---|---|---|---|",
+        ]
         for fault in faults:
             story, cause = escaped(fault.story), escaped(fault.cause or "wrong, cause not known")
-            lines.append(f"| `{fault.name}`: {story} | {cause} | {cells(trainings[fault.name])}")
+            row = f"`{fault.name}`: {story} | {linked(fault.seen)} | {cause}"
+            lines.append(f"| {row} | {cells(trainings[fault.name])}")
     return "\n".join(lines)
 
 
@@ -323,6 +328,12 @@ def cells(runs):
 def escaped(text):
     """Text in which no star or underscore opens bold or italics."""
     return text.replace("*", r"\*").replace("__", r"\_\_")
+
+
+def linked(seen):
+    """Where a fault was seen, with a link for owner/repository#number."""
+    link = r"[\2#\3](https://github.com/\1/\2/issues/\3)"
+    return re.sub(r"([\w.-]+)/([\w.-]+)#(\d+)", link, seen)
 
 
 def sentence(text):

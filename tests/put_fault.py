@@ -54,14 +54,14 @@ OPTIMIZER_FAULTS = [(Adam, AdamNotCorrected), (Adam, AdamEpsInRoot), (AdamW, Ada
 PAIRS = {fault.name: (fault.right, fault.wrong) for fault in museum.FAULTS}
 PAIRS |= {wrong.__name__: (right, wrong) for right, wrong in OPTIMIZER_FAULTS}
 """For each name of a fault what is right and what is put in its place."""
-FAULTY = {__name__, museum.__name__}
+FAULTY = __name__, museum.__name__
 
 
 def put(right, wrong):
     """What is right is replaced wherever it was imported, but for the modules of the faults. A
     layer or optimizer that is made of it under another name, from now on, is a wrong one too."""
     for name, module in list(sys.modules.items()):
-        if name not in FAULTY and getattr(module, right.__name__, None) is right:
+        if not name.startswith(FAULTY) and getattr(module, right.__name__, None) is right:
             setattr(module, right.__name__, wrong)
     if isinstance(right, type):
         init = right.__init__

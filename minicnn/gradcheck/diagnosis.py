@@ -8,15 +8,18 @@ With the Jacobian J[k, m], the slope of output m by entry k, the contributions t
 entry k are J[k, m] * dy[m], and the right gradient is their sum over m.
 """
 
+import copy
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from minicnn.backend import Array
 from minicnn.layers import Layer
+from minicnn.losses import softmax
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,36 @@ def _rows_left_over(e: Evidence) -> str | None:
     if e.claimed.ndim == e.expected.ndim:
         part = tuple(map(slice, e.claimed.shape))
         if _close(e.claimed, e.expected[part]):
-            return "pixels left over at the border left out"
+            return "dx lacks the border pixels that no window covers"
     return None
 
 
-def _batch_not_summed(e: Evidence) -> str | None:
-    if e.claimed.ndim > e.expected.ndim:
-        axes = tuple(range(e.claimed.ndim - e.expected.ndim))
-        if e.is_expected(e.claimed.sum(axis=axes)):
-            return "not summed over the batch"
+def _not_summed(e: Evidence) -> str | None:
+    extra = max(e.claimed.ndim - e.expected.ndim, 0)
+    for axes in itertools.combinations(range(e.claimed.ndim), extra):
+        if axes and e.is_expected(e.claimed.sum(axis=axes)):
+            return "not summed over the batch" if 0 in axes else "not summed over all outputs"
+    return None
+
+
+def _stride_forgotten(e: Evidence) -> str | None:
+    """dx without the zeros that a stride puts between the entries of dy. It is what the layer gives
+    with stride 1 for a smaller image, in the upper left corner of x, or alone."""
+    window = getattr(e.layer, "window", None)
+    if e.name != "x" or e.dy.ndim != 4 or window is None or window.stride == (1, 1):
+        return None
+    layer: Any = copy.copy(e.layer)
+    layer.window = replace(window, stride=(1, 1))
+    h, w = (
+        outputs - 1 + span - sum(padding)
+        for outputs, span, padding in zip(e.dy.shape[2:], window.span, window.padding)
+    )
+    _, saved = layer.forward(e.x[:, :, :h, :w].copy())
+    dx, _ = layer.backward(e.dy.copy(), saved)
+    rest = e.claimed.copy()
+    rest[:, :, :h, :w] = 0
+    if _close(e.claimed[:, :, :h, :w], dx) and not rest.any():
+        return "as if the stride were 1"
     return None
 
 
@@ -340,6 +364,29 @@ def _overwritten(e: Evidence) -> str | None:
     return None
 
 
+def _places_left_out(e: Evidence) -> str | None:
+    """Of a parameter, what one row or one column of the outputs contributes."""
+    if e.name == "x" or e.dy.ndim != 4:
+        return None
+    contributions = (e.jacobian * e.dy).sum(axis=(-4, -3))  # over images and channels
+    for axis, places in ((-1, "rows"), (-2, "columns")):
+        parts = contributions.sum(axis=axis)
+        if any(_close(parts[..., i], e.claimed) for i in range(parts.shape[-1])):
+            return f"not summed over all {places}"
+    return None
+
+
+def _softmax_left_out(e: Evidence) -> str | None:
+    """A gradient that is right once it has gone through the Jacobian of softmax,
+    dx[n, k] = p[n, k] * (dp[n, k] - sum_j p[n, j] * dp[n, j])."""
+    if e.name != "x" or e.x.ndim != 2:
+        return None
+    p = softmax(e.x)
+    if e.is_expected(p * (e.claimed - (p * e.claimed).sum(axis=1, keepdims=True))):
+        return "Jacobian of softmax left out"
+    return None
+
+
 def _almost_right(e: Evidence) -> str | None:
     if e.is_expected(e.claimed):
         return "off by less than 1e-5: an epsilon too many, or computed in float32"
@@ -376,10 +423,11 @@ def _close(a: Array, b: Array) -> bool:
 # the first that fits is taken, so the more special ones come first
 SHAPE_GUESSES = [
     _padding_kept,
+    _stride_forgotten,
     _rows_left_over,
     _transposed_shape,
     _axes_kept_or_squeezed,
-    _batch_not_summed,
+    _not_summed,
 ]
 GUESSES = [
     _no_slope,
@@ -393,8 +441,10 @@ GUESSES = [
     _added_once,
     _parameter_left_out,
     _as_if_a_scale,
+    _stride_forgotten,
     _rotated,
     _transposed,
+    _softmax_left_out,
     _input_for_output,
     _other_branch,
     _statistics,
@@ -402,5 +452,6 @@ GUESSES = [
     _reordered,
     _entries_left_out,
     _overwritten,
+    _places_left_out,
     _approximate,
 ]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backend import Array
+from minicnn.backend import Array, device_of
 from minicnn.gradcheck.report import Finding, frames
 from minicnn.layers import Layer
 from minicnn.layers.sequential import Sequential
@@ -322,10 +322,24 @@ def _differs(a: Array, b: Array) -> bool:
 
 def arrays_in(saved: Any) -> Iterator[Array]:
     """The arrays in what a layer saved: an array, or lists, tuples and dicts of such."""
-    if isinstance(saved, np.ndarray):
+    if isinstance(saved, np.ndarray) or type(saved).__module__.partition(".")[0] == "cupy":
         yield saved
     elif isinstance(saved, dict):
         yield from arrays_in(list(saved.values()))
     elif isinstance(saved, (list, tuple)):
         for part in saved:
             yield from arrays_in(part)
+
+
+def new_bytes(saved: Any, seen: set[int]) -> int:
+    """The bytes of the arrays in what a layer saved, but for memory at an address in `seen`, which
+    gets theirs."""
+    count = 0
+    for array in arrays_in(saved):
+        if device_of(array) == "gpu":
+            address = array.data.ptr  # type: ignore[attr-defined]
+        else:
+            address = array.__array_interface__["data"][0]
+        count += 0 if address in seen else array.nbytes
+        seen.add(address)
+    return count

@@ -26,6 +26,7 @@ from minicnn import (
     Sequential,
     Sigmoid,
     Tanh,
+    softmax,
     softmax_cross_entropy,
     squared_error,
 )
@@ -1026,6 +1027,67 @@ def test_more_causes_are_named(cause, make, backward, shape):
     x = np.random.default_rng(0).standard_normal(shape)
     report = check_gradients(backward_of(make(), backward), x)
     assert not report.ok and report.cause == cause, report
+
+
+def scattered(dy, weight):
+    """dx of a convolution with stride 1 and without padding: the kernel times dy, window by
+    window."""
+    (n, _, oh, ow), (_, c, kh, kw) = dy.shape, weight.shape
+    dx = np.zeros((n, c, oh - 1 + kh, ow - 1 + kw), dy.dtype)
+    for p, q in np.ndindex(oh, ow):
+        dx[:, :, p : p + kh, q : q + kw] += np.einsum("no,ocij->ncij", dy[:, :, p, q], weight)
+    return dx
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_stride_that_dx_forgets_is_named(alone):
+    conv = Conv2D(2, 3, (2, 3), stride=(3, 2), rng=np.random.default_rng(0)).astype(np.float64)
+
+    def backward(dy, x, dx, grads):
+        dense = scattered(dy, conv.params["weight"].astype(dy.dtype))
+        rest = [(0, 0), (0, 0), *zip((0, 0), np.subtract(x.shape, dense.shape)[2:])]
+        return (dense if alone else np.pad(dense, rest)), grads
+
+    x = np.random.default_rng(1).standard_normal((2, 2, 8, 7))
+    assert check_gradients(backward_of(conv, backward), x).cause == "as if the stride were 1"
+
+
+@pytest.mark.parametrize("place", [0, 1, -1])
+@pytest.mark.parametrize("axis, places", [(2, "rows"), (3, "columns")])
+def test_a_sum_over_some_of_the_outputs_is_named(axis, places, place):
+    def backward(dy, x, dx, grads):
+        return dx, grads | {"bias": dy.take(place, axis).sum(axis=(0, 2))}
+
+    x = np.random.default_rng(0).standard_normal((3, 2, 5, 6))
+    report = check_gradients(backward_of(Conv2D(2, 4, 3), backward), x)
+    assert report.cause == f"not summed over all {places}"
+
+
+def test_a_sum_that_keeps_an_axis_of_the_outputs_is_named():
+    x = np.random.default_rng(0).standard_normal((3, 2, 5, 6))
+    for axes, cause in {
+        (0, 2): "not summed over all outputs",
+        (2, 3): "not summed over the batch",
+    }.items():
+        conv = backward_of(
+            Conv2D(2, 4, 3),
+            lambda dy, x, dx, grads, axes=axes: (dx, grads | {"bias": dy.sum(axis=axes)}),
+        )
+        assert check_gradients(conv, x).cause == cause
+
+
+def test_the_jacobian_of_softmax_that_is_left_out_is_named():
+    def cross_entropy(logits, labels):
+        p, rows = softmax(logits), np.arange(len(labels))
+        dp = np.zeros_like(p)
+        dp[rows, labels] = -1 / (len(p) * p[rows, labels])
+        return -np.log(p[rows, labels]).mean(), dp
+
+    x = np.random.default_rng(0).standard_normal((3, 5))
+    report = check_gradients(LossLayer(cross_entropy, np.array([1, 4, 0])), x)
+    assert [finding.cause for finding in report.findings if finding.check == "dx"] == [
+        "Jacobian of softmax left out"
+    ]
 
 
 def test_a_new_running_average_that_is_wrong_is_explained():

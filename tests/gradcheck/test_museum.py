@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from put_fault import PAIRS
 
+from minicnn.gradcheck import museum
 from minicnn.gradcheck.museum import FAULTS
+from minicnn.gradcheck.museum.fault import MADE_UP
 
 TESTS = Path(__file__).parents[1]
 LAYERS = ["layers", "activations", "conv_transpose", "normalization", "dropout", "residual"]
@@ -37,6 +40,16 @@ def test_the_fault_sits_in_the_place_of_what_is_right(fault):
     assert fault.wrong.__doc__ != fault.right.__doc__
     if isinstance(fault.right, type):
         assert fault.wrong.__bases__ == (fault.right,)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_fault_says_where_it_was_seen(fault):
+    thread = r"(asked in )?[\w.-]+/[\w.-]+#\d+(, of [\w ]+)?"
+    assert re.fullmatch(f"{MADE_UP}|{thread}", fault.seen)
+
+
+def test_each_fault_can_be_imported_from_the_museum():
+    assert all(getattr(museum, fault.name) is fault.wrong for fault in FAULTS)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,26 @@
+"""The museum of wrong gradients: mistakes, each in a layer or loss that is right otherwise.
+
+About half were found in published projects or asked about, and say where; the rest were made up.
+Many of them still train. The checker has to catch each one, and to name the mistake of most.
+"""
+
+from minicnn.gradcheck.museum import (
+    activations,
+    convolution,
+    linear,
+    losses,
+    normalization,
+    pooling,
+)
+from minicnn.gradcheck.museum.fault import Fault
+
+FAULTS: list[Fault] = [
+    *pooling.FAULTS,
+    *convolution.FAULTS,
+    *linear.FAULTS,
+    *activations.FAULTS,
+    *normalization.FAULTS,
+    *losses.FAULTS,
+]
+
+globals().update({fault.name: fault.wrong for fault in FAULTS})  # to import each from here
