@@ -286,3 +286,6 @@ for _name in READING:
 for _name in ATTRIBUTES:
     setattr(ndarray, _name, property(operator.attrgetter(f"_memory.{_name}")))
 ndarray.T = property(lambda x: ndarray(x._memory.T))
+ndarray.data = property(
+    lambda x: SimpleNamespace(ptr=x._memory.__array_interface__["data"][0])  # where it lies
+)

@@ -44,6 +44,7 @@ from minicnn import (
 )
 from minicnn.cli.summary import summarize
 from minicnn.datasets import Dataset
+from minicnn.explain import trace
 from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
 from minicnn.initializers import glorot_uniform, he_normal
 from minicnn.plotting import confusion_matrix, image_grid, training_curves
@@ -718,6 +719,30 @@ door(
         "data": wrong_data,
         "loss": [*FUNCTIONS, (None, "loss must be a function")],
         "workers": INTEGERS[1:],
+    },
+)
+step = {"net": NET, "x": floats(3, 1, 5, 5), "labels": LABELS[:3], "optimizer": SGD(0.1)}
+scores = r"logits \(N, K\) and labels \(N,\)"
+door(
+    "trace",
+    trace,
+    {**step, "loss": minicnn.softmax_cross_entropy},
+    {
+        "net": NO_NETS + [(Linear(3, 2), r"expected x of shape \(N, 3\)"), (Sequential(), scores)],
+        "x": [
+            *FLOATS,
+            *((x, r"x must be a batch \(N, ...\)") for x in (floats(3), floats(0, 1, 5, 5))),
+            *((floats(*shape), "expected") for shape in ((3, 25), (3, 2, 5, 5))),
+            (floats(2, 1, 5, 5), scores),
+        ],
+        "labels": [
+            (None, NO_ARRAY),
+            (LABELS, scores),
+            (floats(3), "must be integers"),
+            (-LABELS[:3], "0..2"),
+        ],
+        "optimizer": [(o, "optimizer must be one") for o in (None, 0.1, "SGD", SGD, [], BYTES)],
+        "loss": [*FUNCTIONS, (None, "loss must be a function, as softmax_cross_entropy, got None")],
     },
 )
 positive = [*INTEGERS, (0, ">= 1")]

@@ -45,6 +45,7 @@ from minicnn import (
 from minicnn.backend import array_module, device_of, gpu_problem, to_device
 from minicnn.cli import data as cli_data
 from minicnn.datasets import Dataset
+from minicnn.explain import trace
 from minicnn.runs.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -332,6 +333,41 @@ def test_a_gpu_takes_a_batch_and_all_rows_of_its_images_at_once(
     with batch_gradients(net, train_set, 1000) as gradients:
         gradients(to_device(np.arange(1000), "gpu"))
     assert len(products) == 5
+
+
+def test_a_trace_tells_the_same_on_each_device(device):
+    """All but rounding: in float64, with momentum, and bytes that are counted once."""
+    rng = np.random.default_rng(0)
+    net = Sequential(
+        *(Conv2D(1, 4, 3, rng=rng), BatchNorm2D(4), ReLU(), Dropout(0.3), MaxPool2D(2), Flatten()),
+        *(Linear(36, 8, rng=rng), Sigmoid(), Residual(Linear(8, 8, rng=rng)), Tanh()),
+        Linear(8, 3, rng=rng),
+    ).astype(np.float64)
+    host = rng.standard_normal((5, 1, 8, 8)), rng.integers(0, 3, 5)
+
+    def traced(place):
+        x, labels = (to_device(array, place) for array in host)
+        there, optimizer = net.to(place), SGD(0.5, momentum=0.9)
+        optimizer.velocity = {name: np.cos(w) for name, w in net.params.items()}
+        optimizer.load_state({n: to_device(v, place) for n, v in optimizer.state.items()})
+        found = trace(there, x, labels, optimizer).to_json()
+        assert {device_of(v) for v in optimizer.velocity.values()} == {place}
+        return found, found.pop("sentences")
+
+    def assert_alike(found, expected):
+        if isinstance(expected, dict):
+            assert found.keys() == expected.keys()
+            found, expected = list(found.values()), list(expected.values())
+        if isinstance(expected, list):
+            assert len(found) == len(expected)
+            for parts in zip(found, expected):
+                assert_alike(*parts)
+        elif isinstance(expected, float):  # means that cancel to nothing are rounding
+            assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
+        else:
+            assert found == expected
+
+    assert_alike(list(traced(device)), list(traced("cpu")))
 
 
 def test_training_reads_at_the_points_of_the_curve_only(double, new_net, small_digits):

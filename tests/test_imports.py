@@ -24,7 +24,7 @@ LEVELS = [
     {"layers", "adam"},
     {"models", "datasets", "reference"},
     {"gradcheck", "training"},
-    {"plotting"},
+    {"plotting", "explain"},
     {"runs"},
     {"cli"},
     {"__init__", "__main__"},

@@ -1,4 +1,4 @@
-"""The command line: minicnn train | evaluate | predict | check | summary | doctor."""
+"""The command line: train | evaluate | predict | check | summary | explain | trace | doctor."""
 
 import argparse
 import sys
@@ -8,8 +8,10 @@ import numpy as np
 from minicnn.backend import choose_device
 from minicnn.cli import doctor, summary
 from minicnn.cli.data import DATA, load
+from minicnn.cli.explain import explain_pass
 from minicnn.cli.output import anything_printable, close_stdout, complain, warnings_in_a_line
 from minicnn.cli.parser import parser
+from minicnn.cli.trace import trace_step
 from minicnn.cli.training import train
 from minicnn.datasets import as_input, read_image
 from minicnn.gradcheck import checklist
@@ -108,5 +110,7 @@ COMMANDS = {
     "predict": predict,
     "check": check,
     "summary": show_summary,
+    "explain": explain_pass,
+    "trace": trace_step,
     "doctor": show_doctor,
 }

@@ -84,12 +84,19 @@ def _evaluate(part: argparse.ArgumentParser) -> None:
 
 
 def _work(part: argparse.ArgumentParser, default: str) -> None:
+    """On what data, and where, by how many."""
+    _place(part, default)
+    part.add_argument(
+        "--workers", type=_at_least(1), help="processes on a CPU (default: all cores)"
+    )
+
+
+def _place(part: argparse.ArgumentParser, default: str) -> None:
     """On what data, and where."""
     add = part.add_argument
     add("--data", choices=DATA, help=f"data set (default: {default})")
     add("--data-folder", help="folder of its files (default: searched for)")
     add("--device", choices=DEVICES, default="cpu", help="where to compute (default: cpu)")
-    add("--workers", type=_at_least(1), help="processes on a CPU (default: all cores)")
 
 
 def _predict(part: argparse.ArgumentParser) -> None:
@@ -120,12 +127,50 @@ def _summary(part: argparse.ArgumentParser) -> None:
     part.add_argument("--model", choices=MODELS, default="lenet", help="default: lenet")
 
 
+def _explain(part: argparse.ArgumentParser) -> None:
+    add = part.add_argument
+    add(
+        "folder", metavar="RUN", nargs="?", help="folder of a run, for an image through its network"
+    )
+    add("--model", choices=MODELS, help="the same for a network that was not trained")
+    add("--image", type=_at_least(0), default=0, help="which image of the test set (default: 0)")
+    add("--data", choices=DATA, help="data set (default: that of the run, or fashion-mnist)")
+    add("--data-folder", help="folder of its files (default: searched for)")
+    add("--exhibit", metavar="NAME", help="a wrong layer of the museum, as ConvCropped")
+    small = part.add_argument_group("a small convolution, if nothing else is asked for")
+    small.add_argument("--kernel", type=_at_least(1), help="its size (default: 3)")
+    small.add_argument("--stride", type=_at_least(1), help="default: 1")
+    small.add_argument("--padding", type=_at_least(0), help="default: 0")
+    small.add_argument("--dilation", type=_at_least(1), help="default: 1")
+    small.add_argument("--groups", type=_at_least(1), help="default: 1")
+    add("--out", default="explain.html", help="the page (default: explain.html)")
+
+
+def _trace(part: argparse.ArgumentParser) -> None:
+    add = part.add_argument
+    add("folder", metavar="RUN", nargs="?", help="folder of a run, for a step from its checkpoint")
+    add("--recipe", choices=RECIPES, help="without RUN: a network and its settings")
+    add("--model", choices=MODELS, help="without RUN: a new network (default: as for train)")
+    add("--seed", type=_at_least(0), help="without RUN: of its weights (default: 0)")
+    add("--optimizer", choices=OPTIMIZERS, help="without RUN: how to take the step (default: sgd)")
+    add("--lr", type=float, help="learning rate (default: that of the run, or as for train)")
+    add(
+        "--batch-size", type=_at_least(1), help="images, the first (default: as in the run, or 256)"
+    )
+    form = part.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--page", metavar="FILE", help="write a page, too, on which each layer opens")
+    _place(part, "that of the run, or fashion-mnist, or the digits where it cannot be had")
+
+
 ARGUMENTS = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
     "check": _check,
     "summary": _summary,
+    "explain": _explain,
+    "trace": _trace,
 }
 
 

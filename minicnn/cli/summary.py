@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.arguments import Shape, require, sizes
-from minicnn.backend import Array
-from minicnn.gradcheck.protocol import arrays_in
+from minicnn.gradcheck.protocol import new_bytes
 from minicnn.layers.base import Layer
 from minicnn.layers.composite import Composite
 from minicnn.layers.sequential import Sequential
@@ -39,12 +38,10 @@ def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
     counts = {id(parameter): parameter.size for parameter in net.params.values()}
     for text, layer, layer_saved, shape in _passes(net, saved, tuple(x_shape), ""):
         composite = isinstance(layer, Composite)  # whose layers have had their rows
-        new = {} if composite else {_address(a): a.nbytes for a in arrays_in(layer_saved)}
-        new_bytes = sum(new[address] for address in new.keys() - kept)
-        kept |= new.keys()
+        kept_bytes = 0 if composite else new_bytes(layer_saved, kept)
         parameters = sum(counts.pop(id(parameter), 0) for parameter in layer.params.values())
         cost = 0 if composite else layer.multiply_adds(shape)
-        rows.append(LayerCost(text, layer.output_shape(shape), parameters, cost, new_bytes))
+        rows.append(LayerCost(text, layer.output_shape(shape), parameters, cost, kept_bytes))
     return rows
 
 
@@ -79,7 +76,3 @@ def table(rows: list[LayerCost]) -> str:
     text = align(lines, "<<>>>")
     rule = "-" * len(text[0])
     return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
-
-
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]

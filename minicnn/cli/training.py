@@ -36,15 +36,7 @@ def train(args: argparse.Namespace) -> int:
     if args.out is not None:
         run_folder.check_unused(args.out)
     train_set, test_set = load(args.data, args)
-    if args.recipe is not None:
-        recipe = RECIPES[args.recipe]
-        name = args.model or recipe.model
-        settings = dataclasses.replace(recipe.settings, **_given(args, Settings))
-    else:
-        # a sigmoid LeNet takes thousands of steps to begin to learn the digits
-        name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
-        lr = MODELS[name].lr if args.optimizer in (None, "sgd") else ADAM_LR
-        settings = Settings(**{"lr": lr} | _given(args, Settings))
+    name, settings = asked_for(args, train_set)
     net = MODELS[name].build(np.random.default_rng(settings.seed)).to(device)
     check_fit(net, train_set)
     origin = Origin(name, train_set.name, train_set.classes)
@@ -57,6 +49,18 @@ def train(args: argparse.Namespace) -> int:
         _announce(args, folder, settings, origin, net, train_set, test_set, start)
 
     return _trained(args, folder, settings, origin, run, announce)
+
+
+def asked_for(args: argparse.Namespace, train_set: Dataset) -> tuple[str, Settings]:
+    """The name of the network, and how to train it."""
+    if args.recipe is not None:
+        recipe = RECIPES[args.recipe]
+        name = args.model or recipe.model
+        return name, dataclasses.replace(recipe.settings, **given(args, Settings))
+    # a sigmoid LeNet takes thousands of steps to begin to learn the digits
+    name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
+    lr = MODELS[name].lr if args.optimizer in (None, "sgd") else ADAM_LR
+    return name, Settings(**{"lr": lr} | given(args, Settings))
 
 
 def _resume(args: argparse.Namespace, folder: Path) -> int:
@@ -72,8 +76,8 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
             f"{folder} cannot go on here: the command line does not know {origin.model!r} on "
             f"{origin.data!r}; minicnn.runs.resume_run goes on with any network and data"
         )
-    resumable.check_same(folder, origin, dataclasses.replace(origin, **_given(args, Origin)))
-    settings = dataclasses.replace(checkpoint.settings, **_given(args, Settings))
+    resumable.check_same(folder, origin, dataclasses.replace(origin, **given(args, Origin)))
+    settings = dataclasses.replace(checkpoint.settings, **given(args, Settings))
     net = MODELS[origin.model].build(None).to(device)
     train_set, test_set = load(origin.data, args)
     run = functools.partial(
@@ -94,7 +98,7 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
     return _trained(args, folder, settings, origin, run, announce)
 
 
-def _given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
     """What the command line says of the fields of Settings or Origin."""
     given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
     return {name: value for name, value in given.items() if value is not None}

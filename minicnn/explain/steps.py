@@ -1,0 +1,276 @@
+"""One pass forward and back through a network, taken apart into steps that can be explained.
+
+A step is a layer, or the loss, with all the arrays that its equations speak of. What a cell of an
+array is the sum of is worked out on the page, by formulas.js; here is only which formula a layer
+has, and what it needs. Where a layer has none, the slopes of y are measured, by central differences
+of its forward. With dy they give dx by the chain rule, as in base.py, and nothing is taken from the
+layer's backward.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minicnn.arguments import Shape, require, shown
+from minicnn.backend import Array, to_device
+from minicnn.gradcheck import check_gradients
+from minicnn.layers import (
+    AvgPool2D,
+    Conv2D,
+    ConvTranspose2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    Layer,
+    LeakyReLU,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
+from minicnn.losses import softmax
+from minicnn.windows import Window
+
+STEP = 1e-6  # of the central differences, in float64
+MOST_SLOPES = 200_000  # numbers, of one layer
+
+Numbers = dict[str, tuple[int, ...]]
+CONVOLUTION: Numbers = {"y": (1,), "dx": (3, 4), "dweight": (2,), "dbias": (5,)}
+TRANSPOSED: Numbers = {"y": (1, 2), "dx": (3,), "dweight": (4,), "dbias": (5,)}
+LINEAR: Numbers = {"y": (1,), "dx": (2,), "dweight": (3,), "dbias": (4,)}
+CROSS_ENTROPY: Numbers = {"p": (1,), "loss": (2,), "dx": (3,)}
+SQUARED_ERROR: Numbers = {"loss": (7,), "dx": (8,)}
+
+
+def _pass(y: int, dx: int) -> Numbers:
+    return {"y": (y,), "dx": (dx,)}
+
+
+KINDS: dict[type[Layer], tuple[str, Numbers]] = {  # the formula, and its equations in the module
+    Conv2D: ("convolution", CONVOLUTION),
+    ConvTranspose2D: ("transposed", TRANSPOSED),
+    Linear: ("linear", LINEAR),
+    MaxPool2D: ("maximum", _pass(1, 2)),
+    AvgPool2D: ("average", _pass(3, 4)),
+    GlobalAvgPool2D: ("global average", _pass(5, 6)),
+    Sigmoid: ("sigmoid", _pass(1, 2)),
+    Tanh: ("tanh", _pass(3, 4)),
+    ReLU: ("relu", _pass(5, 6)),
+    LeakyReLU: ("leaky", _pass(7, 8)),
+    Flatten: ("flatten", _pass(1, 2)),
+    Dropout: ("dropout", _pass(2, 3)),
+    Residual: ("residual", _pass(1, 2)),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer, or the loss, in one pass.
+
+    name: as in the names of the network's parameters, "0" or "3.body.1"; "loss" for the loss
+    kind: of formula, a key of FORMULAS in formulas.js
+    arrays: "x", "y", "dy", "dx", each parameter and its gradient, "d" before its name, and others
+    geometry: what a formula needs besides
+    equations: for an array, [number, equation, line of code, place of that line] each
+    shapes: of arrays that backward gave another shape than it must have, that shape
+    findings: what the checker of gradients says, where the layer was checked
+    """
+
+    name: str
+    layer: str
+    kind: str
+    arrays: dict[str, Array]
+    geometry: dict[str, Any] = field(default_factory=dict)
+    equations: dict[str, list[tuple[int, str, str, str]]] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def output(self) -> str:
+        """The name of the array that it puts out."""
+        return "loss" if "loss" in self.arrays else "y"
+
+
+Back = Callable[[Array], tuple[Array, list[Step]]]
+
+
+def forward(layer: Layer, x: Array, name: str = "") -> tuple[Array, Back]:
+    """y, and what takes dy back to (dx, the steps in order of forward)."""
+    if type(layer).backward is Sequential.backward:
+        backs = []
+        for part_name, part in layer.parts.items():  # type: ignore[attr-defined]
+            x, part_back = forward(part, x, _join(name, part_name))
+            backs.append(part_back)
+        return x, lambda dy: _through(backs, dy)
+    if isinstance(layer, Residual):
+        return _residual(layer, x, name)
+    y, saved = layer.forward(x.copy("K"))  # which a wrong layer may write into
+
+    def back(dy: Array) -> tuple[Array, list[Step]]:
+        dx, grads = layer.backward(dy.copy("K"), saved)
+        arrays = {"x": x, "y": y, "dy": dy, "dx": dx, **_parameters(layer, x, grads)}
+        return dx, [_step(layer, name, arrays)]
+
+    return y, back
+
+
+def _through(backs: list[Back], dy: Array) -> tuple[Array, list[Step]]:
+    steps: list[Step] = []
+    for back in reversed(backs):
+        dy, earlier = back(dy)
+        steps = earlier + steps
+    return dy, steps
+
+
+def _residual(layer: Residual, x: Array, name: str) -> tuple[Array, Back]:
+    """The steps of both branches, and one in which they meet."""
+    same: tuple[Array, Back] = (x, lambda dy: (dy, []))
+    parts = layer.parts
+    body, shortcut = (
+        forward(parts[part], x, _join(name, part)) if part in parts else same
+        for part in ("body", "shortcut")
+    )
+    y, saved = layer.forward(x.copy("K"))
+
+    def back(dy: Array) -> tuple[Array, list[Step]]:
+        by_body, of_body = body[1](dy)
+        by_shortcut, of_shortcut = shortcut[1](dy)
+        dx, _ = layer.backward(dy.copy("K"), saved)
+        arrays = {"x": x, "body": body[0], "shortcut": shortcut[0], "y": y, "dy": dy}
+        arrays |= {"dx by body": by_body, "dx by shortcut": by_shortcut, "dx": dx}
+        return dx, [*of_body, *of_shortcut, _step(layer, name, arrays)]
+
+    return y, back
+
+
+def loss_step(loss: Callable, scores: Array, target: Array) -> tuple[Array, Step]:
+    """dL/dscores, and the step: softmax with cross-entropy for integers (N,), else squared
+    error."""
+    value, dscores = loss(scores, target)
+    arrays = {"x": scores, "loss": np.asarray([value], scores.dtype), "dx": dscores}
+    if np.issubdtype(target.dtype, np.integer):
+        arrays |= {"p": softmax(scores), "labels": target.astype(np.float32)}
+        kind, numbers = "cross-entropy", CROSS_ENTROPY
+    else:
+        arrays["target"] = target.astype(scores.dtype)
+        kind, numbers = "squared error", SQUARED_ERROR
+    name, geometry = getattr(loss, "__name__", shown(loss)), {"divisor": scores.size}
+    return dscores, Step("loss", name, kind, arrays, geometry, equations(softmax, numbers))
+
+
+def _step(layer: Layer, name: str, arrays: dict[str, Array]) -> Step:
+    base = next((kind for kind in type(layer).__mro__ if kind in KINDS), None)
+    kind, numbers = KINDS[base] if base else ("measured", {})
+    if kind == "measured":
+        arrays |= _slopes(layer, arrays)
+    if kind == "dropout":
+        ones = np.ones_like(arrays["x"])
+        arrays["mask"] = Dropout.forward(layer, ones)[0]  # type: ignore[arg-type]
+    shapes = {
+        name: tuple(array.shape)
+        for name, array in arrays.items()
+        if name in ("dx", *(f"d{parameter}" for parameter in layer.params))
+        and array.shape != arrays[name[1:]].shape
+    }
+    return Step(
+        name,
+        repr(layer) if kind != "residual" else type(layer).__name__,
+        kind,
+        {name: to_device(array, "cpu") for name, array in arrays.items()},
+        _geometry(layer, arrays["x"].shape),
+        equations(base, numbers) if base else {},
+        shapes,
+        _findings(layer, arrays["x"]) if type(layer) is not base else [],
+    )
+
+
+def _parameters(layer: Layer, x: Array, grads: dict[str, Array]) -> dict[str, Array]:
+    arrays = {name: array.astype(x.dtype, copy=False) for name, array in layer.params.items()}
+    return arrays | {f"d{name}": grad for name, grad in grads.items()}
+
+
+def _geometry(layer: Layer, x_shape: Shape) -> dict[str, Any]:
+    window = getattr(layer, "window", None)
+    if not isinstance(window, Window):
+        return {"slope": getattr(layer, "negative_slope", 0.0)}
+    counted, count = window.padding, getattr(layer, "count_include_pad", True)
+    if getattr(layer, "ceil_mode", False):
+        window = window.extended(x_shape[2:])
+    names = ("kernel", "stride", "padding", "dilation")
+    of_window = {name: getattr(window, name) for name in names}
+    return of_window | {
+        "groups": getattr(layer, "groups", 1),
+        "counted": counted,
+        "count_include_pad": count,
+    }
+
+
+def _slopes(layer: Layer, arrays: dict[str, Array]) -> dict[str, Array]:
+    """dy[m]/dx[k] of x and each parameter, (M, K), by central differences of forward alone."""
+    inputs = {"x": arrays["x"], **{name: arrays[name] for name in layer.params}}
+    count = arrays["y"].size * sum(array.size for array in inputs.values())
+    if count > MOST_SLOPES:
+        return {}
+    layer = layer.astype(np.float64)
+    x = np.array(inputs["x"], np.float64, order="C")
+    slopes = {}
+    for name, array in {"x": x, **layer.params}.items():
+        columns = [_slope(layer, x, array, index) for index in np.ndindex(array.shape)]
+        slopes[f"slopes of {name}"] = np.stack(columns, axis=1).astype(arrays["x"].dtype)
+    return slopes
+
+
+def _slope(layer: Layer, x: Array, array: Array, index: Shape) -> Array:
+    """The derivative of all of y with respect to one entry of `array`, x or a parameter."""
+    before, ys = array[index], []
+    for shift in (STEP, -STEP):
+        array[index] = before + shift
+        ys.append(layer.forward(x.copy())[0].ravel())
+    array[index] = before
+    return (ys[0] - ys[1]) / (2 * STEP)
+
+
+def _findings(layer: Layer, x: Array) -> list[str]:
+    """What the checker says of a layer that is not of this library, if it is small."""
+    if x.size + sum(array.size for array in layer.params.values()) > 2000:
+        return []
+    report = check_gradients(layer.astype(np.float64), x.astype(np.float64))
+    return [str(finding) for finding in report.findings]
+
+
+def equations(owner: Any, numbers: Numbers) -> dict[str, list[tuple[int, str, str, str]]]:
+    """For each array the equations of these numbers: the number, the equation as the docstring of
+    the owner's module has it, the first line of code with its tag, and where that line is."""
+    module = sys.modules[owner.__module__]
+    equation: dict[int, str] = {}
+    line: dict[int, tuple[str, str]] = {}
+    for text in (module.__doc__ or "").splitlines():
+        if match := re.fullmatch(r"\s*(.*?)\s*\((\d+)\)", text):
+            equation[int(match[2])] = match[1]
+    for at, text in enumerate(inspect.getsource(module).splitlines(), start=1):
+        code, _, tags = text.partition("# ")
+        for number in re.findall(r"\((\d+)\)", tags):
+            line.setdefault(int(number), (code.strip(), f"{module.__name__}, line {at}"))
+    return {name: [(n, equation[n], *line[n]) for n in of] for name, of in numbers.items()}
+
+
+def _join(name: str, part: str) -> str:
+    return f"{name}.{part}" if name else part
+
+
+def check_target(scores: Array, target: Any) -> Array:
+    """`target` as labels (N,) or numbers like the scores; ValueError if it is neither."""
+    target = np.asarray(target)
+    is_labels = target.dtype.kind in "iu" and target.shape == scores.shape[:1] and scores.ndim == 2
+    is_like = target.dtype.kind == "f" and target.shape == scores.shape
+    either = f"integers ({len(scores)},), or floats {scores.shape} as the scores are"
+    require(is_labels or is_like, f"labels must be {either}", target)
+    return target
