@@ -1,14 +1,14 @@
 """A better LeNet: what each change to the course's network brings, one after the other.
 
 Each row of the table keeps the changes of the rows above. Look for the four kinds of change: the
-layers (ReLU, maximum pooling), the optimiser (momentum, smaller batches, a schedule, weight decay),
-the size (more channels, smaller kernels), and the data (mirrored images). One seed's accuracy says
-little: rows that differ by less than half a percent may well change places with another `--seed`.
+layers (ReLU, maximum pooling, batch normalisation, residual blocks), the optimiser (momentum,
+smaller batches, a schedule, weight decay), the size (more channels, smaller kernels), and the data
+(mirrored and shifted images). One seed's accuracy says little: rows that differ by less than half
+a percent may well change places with other `--seeds`. The last rows take long: `--rows 14` trains
+that row alone.
 
 In the course, Dive into Deep Learning: the exercises of "Convolutional Neural Networks (LeNet)".
 """
-
-from dataclasses import replace
 
 import numpy as np
 from gallery import keep, parser, positive, run
@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 
 from minicnn import (
     SGD,
+    Augmentation,
     AvgPool2D,
+    BatchNorm2D,
     Conv2D,
     Flatten,
     Linear,
@@ -32,7 +34,8 @@ from minicnn import (
 )
 from minicnn.backend import choose_device
 from minicnn.initializers import he_normal
-from minicnn.optimizers import constant
+from minicnn.models import resnet_mini
+from minicnn.optimizers import SCHEDULES, constant
 
 DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": digits}
 COURSE = {
@@ -48,7 +51,11 @@ COURSE = {
     "weight_decay": 0.0,
     "batch_size": 256,
     "schedule": constant,
-    "mirrored": False,
+    "mirror": False,
+    "normalised": False,
+    "residual": False,
+    "shift": 0,
+    "times_epochs": 1,
 }
 CHANGES = [
     ("the course's LeNet, lr 0.9", {}),
@@ -64,7 +71,13 @@ CHANGES = [
         {"channels": (24, 48), "kernels": [{"kernel_size": 3, "padding": 1}] * 2},
     ),
     ("Nesterov, weight decay 5e-4", {"nesterov": True, "weight_decay": 5e-4}),
-    ("mirrored images too, half the epochs", {"mirrored": True}),
+    ("each image mirrored or not, by chance", {"mirror": True}),
+    ("batch normalisation", {"normalised": True}),
+    (
+        "resnet-mini in its place, lr 0.15, triangle",
+        {"residual": True, "lr": 0.15, "schedule": SCHEDULES["triangle"]},
+    ),
+    ("shifted by up to 2 pixels, twice the epochs", {"shift": 2, "times_epochs": 2}),
 ]
 
 
@@ -77,10 +90,14 @@ def recipes():
 
 
 def network(settings, image_shape, classes, rng):
-    """Two convolutions, each with activation and pooling, and linear layers."""
+    """Two convolutions, each with activation and pooling, and linear layers; or resnet-mini."""
+    if settings["residual"]:
+        return resnet_mini(rng)
     layers, channels = [], image_shape[0]
     for out_channels, kernel in zip(settings["channels"], settings["kernels"]):
         layers.append(Conv2D(channels, out_channels, **kernel, rng=rng))
+        if settings["normalised"]:
+            layers.append(BatchNorm2D(out_channels))
         layers += [settings["activation"](), settings["pooling"](2)]
         channels = out_channels
     layers.append(Flatten())
@@ -91,45 +108,40 @@ def network(settings, image_shape, classes, rng):
     layers.append(Linear(features, classes, rng=rng))
     if settings["he"]:
         for layer in layers:
-            if "weight" in layer.params:
+            if isinstance(layer, (Conv2D, Linear)):
                 layer.params["weight"] = he_normal(layer.params["weight"].shape, rng)
     return Sequential(*layers)
-
-
-def with_mirror_images(data):
-    """The images, and all of them once more, left and right exchanged."""
-    images = np.concatenate([data.images, data.images[..., ::-1]])
-    return replace(data, images=images, labels=np.tile(data.labels, 2))
 
 
 def train(settings, data, test, epochs, seed, device="cpu"):
     """(parameters, history)."""
     net = network(settings, data.images.shape[1:], len(data.classes), np.random.default_rng(seed))
-    net = net.to(device)
-    if settings["mirrored"]:
-        data, epochs = with_mirror_images(data), max(1, epochs // 2)
     names = ("lr", "momentum", "nesterov", "weight_decay")
+    augment = Augmentation(settings["mirror"], settings["shift"])
     history = fit(
-        net,
+        net.to(device),
         data,
         test,
-        epochs=epochs,
+        epochs=epochs * settings["times_epochs"],
         batch_size=settings["batch_size"],
         optimizer=SGD(**{name: settings[name] for name in names}),
         schedule=settings["schedule"],
         seed=seed,
-        progress=False,
+        augment=None if augment == Augmentation() else augment,
     )
     return sum(parameter.size for parameter in net.params.values()), history
 
 
 def table(rows):
-    """The rows as Markdown."""
+    """The rows as Markdown; of several seeds the mean, and the lowest and highest accuracy."""
     lines = [("change", "parameters", "training, %", "test set, %", "seconds"), ("---",) * 5]
-    for what, parameters, history in rows:
-        accuracies = history.train_accuracy[-1], history.test_accuracy[-1]
-        seconds = sum(history.train_seconds)
-        cells = [f"{100 * accuracy:.1f}" for accuracy in accuracies]
+    for what, parameters, histories in rows:
+        cells = []
+        for name in ("train_accuracy", "test_accuracy"):
+            accuracies = [100 * getattr(history, name)[-1] for history in histories]
+            spread = f" ({min(accuracies):.1f} to {max(accuracies):.1f})"
+            cells.append(f"{np.mean(accuracies):.1f}" + (spread if len(histories) > 1 else ""))
+        seconds = np.mean([sum(history.train_seconds) for history in histories])
         lines.append((what, f"{parameters:,}", *cells, f"{seconds:.0f}"))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -138,8 +150,11 @@ def draw(rows):
     """The accuracy of each row, on the test set and in training."""
     figure = Figure(figsize=(8, 0.34 * len(rows) + 1), layout="constrained")
     axes = figure.subplots()
-    for y, (_, _, history) in enumerate(rows):
-        test, training = 100 * history.test_accuracy[-1], 100 * history.train_accuracy[-1]
+    for y, (_, _, histories) in enumerate(rows):
+        test, training = (
+            100 * np.mean([getattr(history, name)[-1] for history in histories])
+            for name in ("test_accuracy", "train_accuracy")
+        )
         axes.plot([test, training], [y, y], color="0.8", zorder=1)
         axes.scatter(training, y, color="C0", label="training" if y == 0 else None)
         axes.scatter(test, y, color="C1", label="test set" if y == 0 else None)
@@ -158,21 +173,25 @@ def main(argv=None):
     options = parser(__doc__, DATA, device="where to compute")
     options.add_argument("--epochs", type=positive, default=10, help="for each row (default: 10)")
     options.add_argument("--images", type=positive, help="train with the first so many only")
-    options.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    add = options.add_argument
+    add("--seeds", type=int, nargs="+", default=[0], help="of weights and order (default: 0)")
+    add("--rows", type=positive, nargs="+", help="numbers of rows, from 1 (default: all)")
     args = options.parse_args(argv)
     device = choose_device(args.device)
     data, test = DATA[args.data]()
     if args.images:
         data = data[: args.images]
+    seeds = " ".join(map(str, args.seeds))
     print(
-        f"{data.name}, {len(data):,} images, {args.epochs} epochs, seed {args.seed}, "
-        f"on the {device}"
+        f"{data.name}, {len(data):,} images, {args.epochs} epochs, seeds {seeds}, on the {device}"
     )
     rows = []
-    for what, settings in recipes():
-        parameters, history = train(settings, data, test, args.epochs, args.seed, device)
-        rows.append((what, parameters, history))
-        print(f"{what}: {history.test_accuracy[-1]:.4f}", flush=True)
+    for number, (what, settings) in enumerate(recipes(), start=1):
+        if args.rows and number not in args.rows:
+            continue
+        print(f"{number}. {what}", flush=True)
+        trained = [train(settings, data, test, args.epochs, seed, device) for seed in args.seeds]
+        rows.append((what, trained[0][0], [history for _, history in trained]))
     print(table(rows))
     keep(draw(rows), "09_better_lenet", args)
 
