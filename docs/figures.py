@@ -3,8 +3,11 @@
 import sys
 from pathlib import Path
 
+import figures_chain_rule
+import figures_channels
 import matplotlib
 import numpy as np
+from drawing import BLUE, FRAMES, GREEN, GREY, ORANGE, PLAIN, draw_matrix, outline
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
@@ -30,21 +33,6 @@ from minicnn.gradcheck import LossLayer
 from minicnn.gradcheck.checklist import STEPS, step_errors
 
 FOLDER = Path(__file__).parent / "figures"
-BLUE, ORANGE, PLAIN = "#9ecae1", "#fdae6b", "#f4f4f4"
-GREEN, GREY = "#a1d99b", "#d0d0d0"
-FRAMES = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd"]
-
-
-def draw_matrix(axes, matrix, corner, name, colours=()):
-    """A grid of numbers whose upper left corner is at (x, y); `colours`: (index, colour) pairs."""
-    (x, y), (_, columns) = corner, matrix.shape
-    fill = np.full(matrix.shape, PLAIN, dtype=object)
-    for index, colour in colours:
-        fill[index] = colour
-    for (i, j), number in np.ndenumerate(matrix):
-        axes.add_patch(Rectangle((x + j, y + i), 1, 1, facecolor=fill[i, j], edgecolor="black"))
-        axes.text(x + j + 0.5, y + i + 0.5, f"{number}", ha="center", va="center")
-    axes.text(x + columns / 2, y - 0.15, name, ha="center", va="bottom", fontsize=13)
 
 
 def linear_uses():
@@ -119,12 +107,6 @@ def max_pooling():
     return figure
 
 
-def outline(axes, corner, shape, colour):
-    """A frame just inside `shape` (height, width) cells whose upper left corner is at (x, y)."""
-    (x, y), (height, width) = np.add(corner, 0.07), np.subtract(shape, 0.14)
-    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=3))
-
-
 def convolution_rotation():
     """Stride 1: the weights over one entry of x, window by window, and the rotated kernel on dy."""
     weight, dy = np.array([[1, 2, -1], [3, -2, 1]]), np.array([[1, -1], [2, 3]])
@@ -139,12 +121,12 @@ def convolution_rotation():
         factors = f"weight {weight[1 - p, 1 - q]}, $dy_{{{p},{q}}} = {dy[p, q]}$"
         axes.text(2, 3.2, factors, ha="center", va="top")
         axes.set(xlim=(-0.2, 4.2), ylim=(3.8, -0.2), aspect="equal")
-    top.suptitle("$x_{1,1}$ (orange) lies in four windows, each time under another weight of $W$")
+    top.suptitle("$x_{1,1}$ (orange) lies in four windows, each time under another weight of $K$")
     around = np.pad(dy, ((1, 1), (2, 2)))
     axes = bottom.subplots()
     draw_matrix(axes, around, (0, 0), "$dy$ with zeros around it", [(np.s_[1:3, 1:4], BLUE)])
     axes.text(7, 2, r"$\star$", ha="center", va="center", fontsize=26)
-    draw_matrix(axes, weight[::-1, ::-1], (8, 1), "$W$ rotated by 180°", [(np.s_[:, :], BLUE)])
+    draw_matrix(axes, weight[::-1, ::-1], (8, 1), "$K$ rotated by 180°", [(np.s_[:, :], BLUE)])
     total = r"$(-2) \cdot 1 + 3 \cdot (-1) + 2 \cdot 2 + 1 \cdot 3 = 2 = dx_{1,1}$"
     axes.text(5.5, 4.3, total, ha="center", va="top", fontsize=13)
     axes.set(xlim=(-0.2, 11.2), ylim=(5, -1), aspect="equal")
@@ -329,6 +311,28 @@ def two_convolutions():
     return figure
 
 
+def secants():
+    """The tangent of x**3 at 2, and the secants to the right, to the left and across, for h = 1."""
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    x = np.linspace(0.6, 3.2, 200)
+    axes.plot(x, x**3, color="black", linewidth=1.5)
+    axes.axline((2, 8), slope=12, color="black", linestyle="--", label="tangent, slope 12")
+    for left, right, colour, side in [
+        (2, 3, "#d95f0e", "to the right"),
+        (1, 2, "#3182bd", "to the left"),
+        (1, 3, "#31a354", "across, the central difference"),
+    ]:
+        slope = (right**3 - left**3) / (right - left)
+        label = f"{side}, slope {slope:g}"
+        axes.plot([left, right], [left**3, right**3], "o-", color=colour, label=label)
+    axes.set(xlim=(0.6, 3.2), ylim=(-4, 31), xlabel="$x$", xticks=[1, 2, 3])
+    axes.set_ylabel("$f(x) = x^3$")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left")
+    return figure
+
+
 def steps():
     """The error of central differences against the step, for three layers."""
     rng = np.random.default_rng(0)
@@ -470,10 +474,13 @@ FIGURES = {
         sgd_paths,
         glorot_layers,
         two_convolutions,
+        secants,
         steps,
         augmentation,
         batch_norm_paths,
         residual_gradients,
+        *figures_chain_rule.FIGURES,
+        *figures_channels.FIGURES,
     ]
 }
 

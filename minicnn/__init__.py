@@ -1,4 +1,4 @@
-"""minicnn: a convolutional network in pure NumPy, every gradient written out and proven."""
+"""minicnn: a convolutional network in pure NumPy, every gradient written out and tested."""
 
 import importlib
 from types import ModuleType

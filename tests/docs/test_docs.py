@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicnn import Linear, Sequential
+from minicnn import Linear, Sequential, lenet, softmax_cross_entropy
 from minicnn.gradcheck.check import planned_checks
 from minicnn.gradcheck.museum import FAULTS
 
@@ -30,6 +30,7 @@ INLINE = re.compile(r"\$([^$\n]+)\$")
 MATRIX = re.compile(r"\\begin\{([pbv]?matrix)\}(.*?)\\end\{\1\}", re.DOTALL)
 PYTHON = {r"\cdot": "*", r"\times": "*", "^": "**", "{,}": "", "{": "(", "}": ")"}
 FUNCTIONS = {"exp": math.exp, "ln": math.log, "sqrt": math.sqrt, "e": math.e}
+NUMBERS = re.compile(r"  # \(\d+\).*$", re.MULTILINE)
 BREAKS = {
     r"\\[^\w\s]": "a backslash before punctuation: a ```math block keeps it",
     r"\*": r"a star: use \cdot",
@@ -104,15 +105,17 @@ def examples(path, text):
 
 
 def quotations(path, text):
-    """Each run of lines up to a `...` has to be in the module as it is, indentation apart."""
-    for line, code in blocks(text, "python"):
-        if ">>>" in code:
-            continue
+    """Each run of lines up to a `...` has to be in the module as it is, indentation apart, with the
+    numbers of its equations or without them all."""
+    for line, code in quoted_blocks(text):
         module, *quoted = code.splitlines()
         if not re.fullmatch(r"# minicnn/[\w/]+\.py", module):
             yield f"{line}: expected examples (>>>) or a first line '# minicnn/....py': {module!r}"
             continue
-        source = without_indentation((REPOSITORY / module[2:]).read_text().splitlines())
+        source = (REPOSITORY / module[2:]).read_text()
+        if not NUMBERS.search(code):
+            source = NUMBERS.sub("", source)
+        source = without_indentation(source.splitlines())
         at = 0
         for part in without_indentation(quoted).split("\n...\n"):
             part = part.strip("\n")
@@ -123,18 +126,31 @@ def quotations(path, text):
             at = found + len(part)
 
 
+def quoted_blocks(text):
+    """The blocks that are no examples: lines of a module."""
+    return [(line, code) for line, code in blocks(text, "python") if ">>>" not in code]
+
+
 def without_indentation(lines):
     return "\n" + "\n".join(line.strip() for line in lines) + "\n"
 
 
 def equation_numbers(path, text):
-    """A number on an equation has to be the tag of a line that the page quotes."""
-    comments = re.findall(r"#(.*)", "".join(code for _, code in blocks(text, "python")))
-    tags = {tag for comment in comments for tag in re.findall(r"\((\d+)\)", comment)}
+    """A number on an equation is the tag of a line that the page quotes, and means one thing on it:
+    it is given once, and all lines with it are of one module."""
+    modules, given = {}, set()
+    for line, code in quoted_blocks(text):
+        module = code.partition("\n")[0]
+        for tag in re.findall(r"\((\d+)\)", " ".join(NUMBERS.findall(code))):
+            if modules.setdefault(tag, module) != module:
+                yield f"{line}: ({tag}) is also in {modules[tag][2:]}: quote one without numbers"
     for line, tex in formulas(text):
         for number in re.findall(r"\\qquad \((\d+)\)", tex):
-            if number not in tags:
+            if number not in modules:
                 yield f"{line}: equation ({number}), expected a quoted line with # ({number})"
+            if number in given:
+                yield f"{line}: a second equation ({number})"
+            given.add(number)
 
 
 def matrices(path, text):
@@ -195,8 +211,20 @@ def sections(path, text):
     if not text.startswith("# "):
         yield "1: expected '# Title' in the first line"
     found = re.findall(r"^## (.+)$", prose(text), re.MULTILINE)
-    if path.parent == DERIVATIONS and found != SECTIONS:
-        yield f"1: expected the sections {SECTIONS} but found {found}"
+    if path.parent == DERIVATIONS and found not in (SECTIONS, [*SECTIONS, "Try it"]):
+        yield f"1: expected the sections {SECTIONS}, and perhaps 'Try it', but found {found}"
+
+
+def hidden_answers(path, text):
+    """Each problem has an answer that GitHub folds, which the examples in it compute."""
+    form = r"^<details>\n<summary>\w+</summary>\n\n(.*?)\n\n</details>$"
+    answers = re.findall(form, text, re.MULTILINE | re.DOTALL)
+    problems = re.findall(r"^\*\*\d+\.\*\*", text.partition("## Try it")[2], re.MULTILINE)
+    if not len(problems) == len(answers) == text.count("<details>"):
+        yield f"1: {len(problems)} problems, but {len(answers)} answers with empty lines around"
+    for number, answer in enumerate(answers, 1):
+        if not any(">>>" in code for _, code in blocks(answer, "python")):
+            yield f"1: no example computes answer {number}"
 
 
 CHECKS = [
@@ -208,6 +236,7 @@ CHECKS = [
     mathematics,
     links,
     sections,
+    hidden_answers,
 ]
 
 
@@ -220,6 +249,18 @@ def name(item):
 def test_page(path, check):
     faults = [f"{name(path)}:{fault}" for fault in check(path, path.read_text())]
     assert not faults, "\n".join(faults)
+
+
+def test_the_readme_names_the_modules_whose_numbers_a_page_takes():
+    rows = re.findall(
+        r"^\| (.*docs/derivations/.*?) \| (.*?) \|", (REPOSITORY / "README.md").read_text(), re.M
+    )
+    assert len(rows) > 10
+    for pages, modules in rows:
+        for page in re.findall(r"\((docs/derivations/[\w-]+\.md)\)", pages):
+            quoted = quoted_blocks((REPOSITORY / page).read_text())
+            numbered = {code.partition("\n")[0][2:] for _, code in quoted if NUMBERS.search(code)}
+            assert numbered <= set(re.findall(r"\((minicnn/[\w/]+\.py)\)", modules)), page
 
 
 @pytest.mark.parametrize("folder", [".", "benchmarks", "examples"])
@@ -274,6 +315,50 @@ def test_the_museum_page_holds_what_was_measured():
     assert written in page
 
 
+def test_the_table_of_a_pass_through_lenet_holds_its_shapes():
+    page = text_of("one-pass.md")
+    rows = re.findall(r"^\| \d+ \| `(.+)` \| (.+) \| (.+) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    net = lenet(np.random.default_rng(0))
+    x, tape = np.ones((7, 1, 28, 28), np.float32), []
+    for layer in net.layers:
+        x, saved = layer.forward(x)
+        tape.append(saved)
+    shown = []
+    _, dx = softmax_cross_entropy(x, np.zeros(7, int))
+    for layer, saved in zip(net.layers[::-1], tape[::-1]):
+        dy = dx
+        dx, grads = layer.backward(dy, saved)
+        y, back = f"{dx.shape} → {dy.shape}", f"{dy.shape} → {dx.shape}"
+        shapes = [str(grads[name].shape) if grads else "" for name in ("weight", "bias")]
+        shown.insert(0, (repr(layer), y.replace("(7,", "(N,"), back.replace("(7,", "(N,"), *shapes))
+    shown[0] = (*shown[0][:2], "(N, 6, 28, 28) → not needed", *shown[0][3:])
+    assert rows == shown
+
+
+def test_the_figure_of_one_pass_has_the_numbers_of_its_page(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "docs")
+    figure = importlib.import_module("figures_chain_rule").one_pass()
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    drawn = sorted(float(text) for text in texts if re.fullmatch(r"-?[\d.]+", text))
+    page = run(text_of("one-pass.md"))[1]
+    names = "x0 x1 x2 x4 x5 L K b weight bias dx0 dx1 dx2 dx4 dx5 dK db dweight dbias".split()
+    numbers = [1.0, *(number for name in names for number in np.ravel(page[name]))]
+    np.testing.assert_allclose(drawn, sorted(numbers), rtol=0, atol=0.0005 + 1e-9)
+
+
+def test_the_pages_are_in_one_order_both_ways():
+    order = ["chain-rule.md"]
+    while following := re.search(r"Next:\s\[[^]]+\]\(([\w-]+\.md)\)", text_of(order[-1])):
+        order.append(following[1])
+    assert sorted(order) == sorted(path.name for path in DERIVATIONS.glob("*.md"))
+    for before, name in zip(order, order[1:]):
+        assert re.search(rf"^Before: \[[^]]+\]\({before}\)", text_of(name), re.MULTILINE), name
+
+
+def text_of(name):
+    return (DERIVATIONS / name).read_text()
+
+
 GOOD = r"""# Title
 
 Half of $dx_{n,i}$ is $2 \cdot (-3) + \frac{1}{2} = -5.5$, and $\exp(-1) \approx 0.37$ ([index](.)).
@@ -313,6 +398,27 @@ return (weight.T @ dy.T).T, grads  # (2)
 ```
 
 ## The check
+
+## Try it
+
+**1.** What is twice 4?
+
+<details>
+<summary>Answer</summary>
+
+```python
+>>> 2 * 4
+8
+```
+
+</details>
+"""
+
+
+OTHER_MODULE = """```python
+# minicnn/layers/conv.py
+dweight += matrix @ dy_block.transpose(0, 2, 1)  # (2)
+```
 """
 
 
@@ -324,6 +430,9 @@ return (weight.T @ dy.T).T, grads  # (2)
         (quotations, "...\n", ""),
         (quotations, "# minicnn/layers/linear.py\n", ""),
         (equation_numbers, r"\qquad (2)", r"\qquad (4)"),
+        (equation_numbers, r"\qquad (2)", r"\qquad (2) \\ 1 &= 1 \qquad (2)"),
+        (equation_numbers, "## The check", f"{OTHER_MODULE}\n## The check"),
+        (quotations, "# (3)", "# (5)"),
         (matrices, "-3 & 4", "3 & 4"),
         (matrices, "-3 & 4", "-3"),
         (matrices, "0.67", "0.66"),
@@ -344,6 +453,11 @@ return (weight.T @ dy.T).T, grads  # (2)
         (links, "(.)", "(nowhere.md)"),
         (sections, "# Title", "Title"),
         (sections, "## In code", "## Code"),
+        (sections, "## Try it", "## Exercises"),
+        (hidden_answers, "**1.** What", "What"),
+        (hidden_answers, "</summary>\n", "</summary>"),
+        (hidden_answers, "\n</details>", ""),
+        (hidden_answers, ">>> 2 * 4\n8", "8"),
     ],
 )
 def test_a_page_that_is_wrong_is_found(check, old, new):
@@ -382,7 +496,8 @@ def test_a_fence_that_github_would_read_otherwise_is_found(fence):
 
 
 def test_every_figure_is_made_by_a_script():
-    script = ast.parse((REPOSITORY / "docs/figures.py").read_text())
-    drawn = {node.name for node in script.body if isinstance(node, ast.FunctionDef)}
+    scripts = [ast.parse(path.read_text()) for path in (REPOSITORY / "docs").glob("figures*.py")]
+    parts = [node for script in scripts for node in script.body]
+    drawn = {node.name for node in parts if isinstance(node, ast.FunctionDef)}
     for path in (REPOSITORY / "docs/figures").glob("*.svg"):
         assert path.stem in drawn | {"museum"}, path.name
