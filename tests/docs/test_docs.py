@@ -346,6 +346,23 @@ def test_the_figure_of_one_pass_has_the_numbers_of_its_page(monkeypatch):
     np.testing.assert_allclose(drawn, sorted(numbers), rtol=0, atol=0.0005 + 1e-9)
 
 
+def test_the_list_of_questions_leads_to_each():
+    page = (REPOSITORY / "docs/questions.md").read_text()
+    asked = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in asked]
+    listed = re.findall(r"^- \[([^]]+)\]\(#([\w-]+)\)$", page, re.MULTILINE)
+    assert listed == list(zip(asked, anchors))
+
+
+def test_the_answers_take_their_ratios_from_the_readme():
+    readme = (REPOSITORY / "README.md").read_text()
+    page = " ".join((REPOSITORY / "docs/questions.md").read_text().split())
+    last, first = re.search(r"falls from ([\d.]+) of .* to ([\d.]+) at layer 0", readme).groups()
+    update = re.search(r"^0\.weight .* ([\d.]+)$", readme, re.MULTILINE)[1]
+    assert f"{last} at the last layer and {first} at the first" in page
+    assert f"changes the first layer's weights by {update} of" in page
+
+
 def test_the_pages_are_in_one_order_both_ways():
     order = ["chain-rule.md"]
     while following := re.search(r"Next:\s\[[^]]+\]\(([\w-]+\.md)\)", text_of(order[-1])):
