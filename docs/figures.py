@@ -1,4 +1,7 @@
-"""Draws the figures of the documentation: `python docs/figures.py` all, with names only those."""
+"""Draws the figures of the documentation: `python docs/figures.py` all, with names only those.
+
+Those that move are in figures_moving.py.
+"""
 
 import sys
 from pathlib import Path

@@ -2,14 +2,14 @@
 
 The functions of the course move a window over one image, without padding, one pixel at a time:
 
-    Y[i,j] = sum over a, b of K[a,b] * X[i+a,j+b]                                           (1)
-    Y[i,j] = sum over c of corr2d(X[c], K[c])[i,j]         with several channels            (2)
-    Y[o,i,j] = sum over c of K[o,c] * X[c,i,j]             for a kernel of one pixel        (3)
-    Y[i,j] = max or mean over a, b of X[i+a,j+b]           for pooling                      (4)
+    Y[p,q] = sum over i, j of K[i,j] * X[p+i,q+j]                                           (1)
+    Y[p,q] = sum over c of corr2d(X[c], K[c])[p,q]         with several channels            (2)
+    Y[o,p,q] = sum over c of K[o,c] * X[c,p,q]             for a kernel of one pixel        (3)
+    Y[p,q] = max or mean over i, j of X[p+i,q+j]           for pooling                      (4)
 
-The general ones take a batch. Tap (kh, kw) of the window at output pixel (oh, ow) lies over pixel
+The general ones take a batch. Tap (i, j) of the window at output pixel (p, q) lies over pixel
 
-    h = oh*stride + kh*dilation - top                      and w likewise, with left        (5)
+    h = p*stride + i*dilation - top                        and w likewise, with left        (5)
 
 and counts only where that pixel is inside the image. With padding there are
 
@@ -21,13 +21,13 @@ image.
 A convolution sums products of weight and pixel. Filter o sees the channels of its group only; the
 c-th of these is channel c':
 
-    y[n,o,oh,ow] = bias[o] + sum over c, kh, kw of weight[o,c,kh,kw] * x[n,c',h,w]          (7)
+    y[n,o,p,q] = bias[o] + sum over c, i, j of weight[o,c,i,j] * x[n,c',h,w]                (7)
 
 Each product passes dy on to both of its factors, times the other one:
 
-    dx[n,c',h,w]       += weight[o,c,kh,kw] * dy[n,o,oh,ow]                                 (8)
-    dweight[o,c,kh,kw] += x[n,c',h,w] * dy[n,o,oh,ow]                                       (9)
-    dbias[o]           += dy[n,o,oh,ow]                                                     (10)
+    dx[n,c',h,w]     += weight[o,c,i,j] * dy[n,o,p,q]                                       (8)
+    dweight[o,c,i,j] += x[n,c',h,w] * dy[n,o,p,q]                                           (9)
+    dbias[o]         += dy[n,o,p,q]                                                         (10)
 
 A transposed convolution does with x what (8) does with dy. So its y is that dx, plus the bias; its
 dx is that y, by (7); and its dweight is (9) with image and gradient in each other's place.
@@ -36,10 +36,10 @@ Max pooling gives dy to the tap that won, the first of equals in row-major order
 Average pooling gives each tap its share: the divisor is the number of taps inside the padded image,
 or inside the image where the padding is not to count. A global one has one window for a channel.
 
-    y[n,c,oh,ow] = max over the taps of x[n,c,h,w]                                          (11)
-    dx[n,c,h,w] += dy[n,c,oh,ow]                           at the first maximum             (12)
-    y[n,c,oh,ow] = sum over the taps of x[n,c,h,w] / divisor                                (13)
-    dx[n,c,h,w] += dy[n,c,oh,ow] / divisor                 at each tap                      (14)
+    y[n,c,p,q] = max over the taps of x[n,c,h,w]                                            (11)
+    dx[n,c,h,w] += dy[n,c,p,q]                             at the first maximum             (12)
+    y[n,c,p,q] = sum over the taps of x[n,c,h,w] / divisor                                  (13)
+    dx[n,c,h,w] += dy[n,c,p,q] / divisor                   at each tap                      (14)
 
 A linear layer has the products of features instead of pixels:
 
@@ -162,8 +162,8 @@ def corr2d(X: Array, K: Array) -> Array:
     X, K = _check(X, "H, W", K, "KH, KW")
     kh, kw = K.shape
     Y = np.zeros(_positions(X.shape, K.shape))
-    for i, j in np.ndindex(Y.shape):
-        Y[i, j] = (K * X[i : i + kh, j : j + kw]).sum()  # (1)
+    for p, q in np.ndindex(Y.shape):
+        Y[p, q] = (K * X[p : p + kh, q : q + kw]).sum()  # (1)
     return Y
 
 
@@ -195,9 +195,9 @@ def pool2d(X: Array, size: Size, mode: str = "max") -> Array:
         raise ValueError(f'expected mode "max" or "avg" but got {shown(mode)}')
     height, width = pair("size", size, 0)
     Y = np.zeros(_positions(X.shape, (height, width)))
-    for i, j in np.ndindex(Y.shape):
-        window = X[i : i + height, j : j + width]
-        Y[i, j] = window.max() if mode == "max" else window.mean()  # (4)
+    for p, q in np.ndindex(Y.shape):
+        window = X[p : p + height, q : q + width]
+        Y[p, q] = window.max() if mode == "max" else window.mean()  # (4)
     return Y
 
 
@@ -222,9 +222,9 @@ def _windows(
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> tuple[Shape, Taps]:
-    """Output size (OH, OW), and for each output pixel (oh, ow) its taps inside the image.
+    """Output size (OH, OW), and for each output pixel (p, q) its taps inside the image.
 
-    A tap is (kh, kw, h, w): a place in the kernel and the pixel under it.
+    A tap is (i, j, h, w): a place in the kernel and the pixel under it.
     """
     kernel, stride, border, dilation = _geometry(kernel_size, stride, padding, dilation)
     output = []
@@ -239,11 +239,11 @@ def _windows(
             f"an image {image}"
         )
     taps: Taps = {pixel: [] for pixel in np.ndindex(*output)}
-    for (oh, ow), (kh, kw) in itertools.product(np.ndindex(*output), np.ndindex(kernel)):
-        h = oh * stride[0] + kh * dilation[0] - border[0][0]  # (5)
-        w = ow * stride[1] + kw * dilation[1] - border[1][0]  # (5)
+    for (p, q), (i, j) in itertools.product(np.ndindex(*output), np.ndindex(kernel)):
+        h = p * stride[0] + i * dilation[0] - border[0][0]  # (5)
+        w = q * stride[1] + j * dilation[1] - border[1][0]  # (5)
         if 0 <= h < image[0] and 0 <= w < image[1]:
-            taps[oh, ow].append((kh, kw, h, w))
+            taps[p, q].append((i, j, h, w))
     return tuple(output), taps
 
 
@@ -286,9 +286,9 @@ def _products(
     filters, group_channels, _, _ = weight_shape
     for n, o, c in np.ndindex(images, filters, group_channels):
         channel = o // (filters // groups) * group_channels + c
-        for oh, ow in taps:
-            for kh, kw, h, w in taps[oh, ow]:
-                yield (n, o, oh, ow), (o, c, kh, kw), (n, channel, h, w)
+        for p, q in taps:
+            for i, j, h, w in taps[p, q]:
+                yield (n, o, p, q), (o, c, i, j), (n, channel, h, w)
 
 
 def conv2d(
@@ -328,8 +328,8 @@ def conv2d_backward(
     for at_y, at_weight, at_x in _products(len(x), weight.shape, groups, taps):
         dx[at_x] += weight[at_weight] * dy[at_y]  # (8)
         dweight[at_weight] += x[at_x] * dy[at_y]  # (9)
-    for n, o, oh, ow in np.ndindex(dy.shape):
-        dbias[o] += dy[n, o, oh, ow]  # (10)
+    for n, o, p, q in np.ndindex(dy.shape):
+        dbias[o] += dy[n, o, p, q]  # (10)
     return dx, dweight, dbias
 
 
@@ -421,9 +421,9 @@ def max_pool2d(
     geometry = kernel_size, stride, padding, dilation, ceil_mode
     output, taps = _pool_windows(x.shape[2:], *geometry)
     y = np.zeros((*x.shape[:2], *output))
-    for n, c, oh, ow in np.ndindex(y.shape):
-        pixels = (x[n, c, h, w] for _, _, h, w in taps[oh, ow])
-        y[n, c, oh, ow] = max(pixels, default=-math.inf)  # (11)
+    for n, c, p, q in np.ndindex(y.shape):
+        pixels = (x[n, c, h, w] for _, _, h, w in taps[p, q])
+        y[n, c, p, q] = max(pixels, default=-math.inf)  # (11)
     return y
 
 
@@ -442,11 +442,11 @@ def max_pool2d_backward(
     output, taps = _pool_windows(x.shape[2:], *geometry)
     dy = _like("dy", dy, (*x.shape[:2], *output))
     dx = np.zeros(x.shape)
-    for n, c, oh, ow in np.ndindex(dy.shape):
-        pixels = [(n, c, h, w) for _, _, h, w in taps[oh, ow]]
+    for n, c, p, q in np.ndindex(dy.shape):
+        pixels = [(n, c, h, w) for _, _, h, w in taps[p, q]]
         if pixels:
             first_maximum = max(pixels, key=x.__getitem__)
-            dx[first_maximum] += dy[n, c, oh, ow]  # (12)
+            dx[first_maximum] += dy[n, c, p, q]  # (12)
     return dx
 
 
@@ -485,9 +485,9 @@ def avg_pool2d(
     geometry = kernel_size, stride, padding, count_include_pad, ceil_mode, dilation
     output, taps, divisors = _divisors(x.shape[2:], *geometry)
     y = np.zeros((*x.shape[:2], *output))
-    for n, c, oh, ow in np.ndindex(y.shape):
-        for _, _, h, w in taps[oh, ow]:
-            y[n, c, oh, ow] += x[n, c, h, w] / divisors[oh, ow]  # (13)
+    for n, c, p, q in np.ndindex(y.shape):
+        for _, _, h, w in taps[p, q]:
+            y[n, c, p, q] += x[n, c, h, w] / divisors[p, q]  # (13)
     return y
 
 
@@ -508,9 +508,9 @@ def avg_pool2d_backward(
     output, taps, divisors = _divisors(x.shape[2:], *geometry)
     dy = _like("dy", dy, (*x.shape[:2], *output))
     dx = np.zeros(x.shape)
-    for n, c, oh, ow in np.ndindex(dy.shape):
-        for _, _, h, w in taps[oh, ow]:
-            dx[n, c, h, w] += dy[n, c, oh, ow] / divisors[oh, ow]  # (14)
+    for n, c, p, q in np.ndindex(dy.shape):
+        for _, _, h, w in taps[p, q]:
+            dx[n, c, h, w] += dy[n, c, p, q] / divisors[p, q]  # (14)
     return dx
 
 
