@@ -25,6 +25,12 @@ def explain_pass(args: argparse.Namespace) -> None:
     geometry = {name: getattr(args, name) for name in GEOMETRY if getattr(args, name) is not None}
     if chosen and geometry:
         raise ValueError(f"--{next(iter(geometry))} is for the small convolution: leave it out")
+    of_image = [
+        name for name in ("image", "data", "data_folder") if getattr(args, name) is not None
+    ]
+    if of_image and chosen not in (["folder"], ["model"]):
+        option = of_image[0].replace("_", "-")
+        raise ValueError(f"--{option} is for an image through a network: give RUN or --model too")
     if args.exhibit is not None:
         explanation = _exhibit(args.exhibit)
     elif chosen:
@@ -69,10 +75,10 @@ def _image(args: argparse.Namespace) -> Explanation:
     else:
         net = MODELS[args.model].build(np.random.default_rng(0))
         data, name = _test_set(args, None), f"{args.model}, not trained"
-    sentence = f"--image must be below {len(data)}, the number of images in the test set"
-    require(args.image < len(data), sentence, args.image)
-    image = data[args.image : args.image + 1]
-    title = f"{name}: image {args.image} of {data.name}, {data.classes[int(image.labels[0])]}"
+    k = args.image or 0
+    require(k < len(data), f"--image must be below {len(data)}, the images in the test set", k)
+    image = data[k : k + 1]
+    title = f"{name}: image {k} of {data.name}, {data.classes[int(image.labels[0])]}"
     return explain(net, as_input(image.images), labels=image.labels.astype(int), title=title)
 
 

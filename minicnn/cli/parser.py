@@ -133,7 +133,7 @@ def _explain(part: argparse.ArgumentParser) -> None:
         "folder", metavar="RUN", nargs="?", help="folder of a run, for an image through its network"
     )
     add("--model", choices=MODELS, help="the same for a network that was not trained")
-    add("--image", type=_at_least(0), default=0, help="which image of the test set (default: 0)")
+    add("--image", type=_at_least(0), help="which image of the test set (default: 0)")
     add("--data", choices=DATA, help="data set (default: that of the run, or fashion-mnist)")
     add("--data-folder", help="folder of its files (default: searched for)")
     add("--exhibit", metavar="NAME", help="a wrong layer of the museum, as ConvCropped")

@@ -27,6 +27,7 @@ const of = (array, index, text, value) => ({array: array.name, index, text, valu
 const constant = (text, value) => ({text, value});
 const term = (place, ...factors) => ({place, factors, product: factors.reduce((a, f) => a * f.value, 1)});
 const without = (place, reason, ...factors) => ({place, factors, reason, product: 0});
+const padded = (place, factor) => ({...term(place, factor, constant("0", 0)), reason: {word: "padding"}});
 const range = (count) => Array.from({length: count}, (_, i) => i);
 
 function* grid(...sizes) {
@@ -64,7 +65,7 @@ function* gather(step, large, [n, a, p, q]) {
     const tap = cell(weight, a, b, i, j);
     yield inside(h, w, large.shape)
       ? term({c: b, i, j}, tap, cell(large, n, channel, h, w))
-      : without({c: b, i, j}, {word: "padding"}, tap, constant("0", 0));
+      : padded({c: b, i, j}, tap);
   }
 }
 
@@ -90,7 +91,7 @@ function* pairs(step, small, large, [a, b, i, j]) {
     const [h, w] = [reads(g, 0, p, i), reads(g, 1, q, j)];
     yield inside(h, w, large.shape)
       ? term({n, p, q}, cell(small, n, a, p, q), cell(large, n, channel, h, w))
-      : without({n, p, q}, {word: "padding"}, cell(small, n, a, p, q), constant("0", 0));
+      : padded({n, p, q}, cell(small, n, a, p, q));
   }
 }
 
@@ -106,20 +107,19 @@ function* biasTerms({arrays: {dy}}, [o]) {
   }
 }
 
-// pooling.py (1): the first of the largest entries that a window reads.
+// pooling.py (1): the first of the largest entries that a window reads, or the first nan.
 function winner({geometry: g, arrays: {x}}, n, c, p, q) {
-  let best = null;
-  for (const [i, j] of grid(...g.kernel)) {
-    const [h, w] = [reads(g, 0, p, i), reads(g, 1, q, j)];
-    if (inside(h, w, x.shape) && !(best && x.at([n, c, h, w]) <= best.value)) {
-      best = {h, w, value: x.at([n, c, h, w])};
-    }
-  }
-  return best;
+  const entries = [...grid(...g.kernel)]
+    .map(([i, j]) => [reads(g, 0, p, i), reads(g, 1, q, j)])
+    .filter(([h, w]) => inside(h, w, x.shape))
+    .map(([h, w]) => ({h, w, value: x.at([n, c, h, w])}));
+  const largest = Math.max(...entries.map(({value}) => value));
+  return entries.find(({value}) => value === largest || Number.isNaN(value));
 }
 
 function* maximum(step, [n, c, p, q]) {
   const {geometry: g, arrays: {x}} = step, best = winner(step, n, c, p, q);
+  if (!best) yield term({}, constant("-Infinity", -Infinity)); // a dilated window may have no pixel
   for (const [i, j] of grid(...g.kernel)) {
     const [h, w] = [reads(g, 0, p, i), reads(g, 1, q, j)];
     if (!inside(h, w, x.shape)) yield without({i, j}, {word: "minus infinity"});
@@ -144,6 +144,7 @@ function* fromWindows(step, [n, c, h, w], share) {
 function maximumGradient(step, [n, c, h, w]) {
   return fromWindows(step, [n, c, h, w], (place, p, q, dy) => {
     const best = winner(step, n, c, p, q);
+    if (Number.isNaN(best.value)) return without(place, {word: "nan"}, dy);
     if (h === best.h && w === best.w) return term(place, dy);
     const word = step.arrays.x.at([n, c, h, w]) === best.value ? "tie" : "not the maximum";
     return without(place, {word}, dy);
@@ -176,18 +177,20 @@ function averageGradient(step, index) {
   });
 }
 
-// activations.py: f, and its derivative in terms of y
+// activations.py: f, and its derivative in terms of y, which may be the difference of larger numbers
 const ACTIVATIONS = {
-  sigmoid: [(x) => 1 / (1 + Math.exp(-x)), (y) => y * (1 - y), "y*(1 - y)"],
-  tanh: [Math.tanh, (y) => 1 - y * y, "1 - y**2"],
-  relu: [(x) => Math.max(x, 0), (y) => +(y > 0), "[y > 0]"],
-  leaky: [
-    (x, {slope}) => Math.max(x, slope * x), (y, {slope}) => (y > 0 ? 1 : slope), "1 or slope",
-  ],
+  sigmoid: {f: (x) => 1 / (1 + Math.exp(-x)), derivative: (y) => y * (1 - y), text: "y*(1 - y)"},
+  tanh: {f: Math.tanh, derivative: (y) => 1 - y * y, text: "1 - y**2", larger: 1},
+  relu: {f: (x) => Math.max(x, 0), derivative: (y) => +(y > 0), text: "[y > 0]"},
+  leaky: {
+    f: (x, {slope}) => Math.max(x, slope * x),
+    derivative: (y, {slope}) => (y > 0 ? 1 : slope),
+    text: "1 or slope",
+  },
 };
 
 function activation(kind) {
-  const [f, derivative, text] = ACTIVATIONS[kind];
+  const {f, derivative, text, larger = 0} = ACTIVATIONS[kind];
   return {
     *y({geometry, arrays: {x}}, index) {
       const value = f(x.at(index), geometry);
@@ -196,10 +199,15 @@ function activation(kind) {
     *dx({geometry, arrays: {dy, y}}, index) {
       const slope = derivative(y.at(index), geometry);
       const factors = [cell(dy, ...index), of(y, index, text, slope)];
-      yield slope ? term({}, ...factors) : without({}, {word: "flat"}, ...factors);
+      if (kind === "relu" && !slope) yield without({}, {word: "flat"}, ...factors);
+      else yield {...term({}, ...factors), size: larger * Math.abs(dy.at(index))};
     },
   };
 }
+
+// dropout.py: what is dropped is 0, whatever it was.
+const kept = (entry, mask) =>
+  mask.value ? term({}, entry, mask) : without({}, {word: "dropped"}, entry, mask);
 
 // losses.py (1): log of the sum over a row of exp(z - the largest), and that largest
 function logSum({arrays: {x}}, n) {
@@ -244,8 +252,8 @@ const FORMULAS = {
     dx: ({arrays: {dy, dx}}, at) => [term({}, cell(dy, ...dy.index(dx.flat(at))))],
   },
   dropout: {
-    y: ({arrays: {x, mask}}, at) => [term({}, cell(x, ...at), cell(mask, ...at))],
-    dx: ({arrays: {dy, mask}}, at) => [term({}, cell(dy, ...at), cell(mask, ...at))],
+    y: ({arrays: {x, mask}}, at) => [kept(cell(x, ...at), cell(mask, ...at))],
+    dx: ({arrays: {dy, mask}}, at) => [kept(cell(dy, ...at), cell(mask, ...at))],
   },
   residual: {
     y: ({arrays: {body, shortcut}}, at) => [term({}, cell(body, ...at)), term({}, cell(shortcut, ...at))],
@@ -257,7 +265,7 @@ const FORMULAS = {
       const factors = [
         of(step.arrays.x, [n, k], "exp(z - max)", Math.exp(z)), constant("1/sum", Math.exp(-log)),
       ];
-      yield {...term({}, ...factors), size: Math.exp(z - log) * (2 + Math.abs(z))};
+      yield {...term({}, ...factors), size: Math.exp(z - log) * (2 + Math.min(-z, 1000))}; // exp(-1000) is 0
     },
     *loss(step) {
       const {x, labels} = step.arrays, n = x.shape[0];
@@ -285,45 +293,58 @@ const FORMULAS = {
   },
 };
 
-// base.py, the chain rule: of a layer that has no formula here, by the measured slopes of y.
-const measured = (slopes, name) => ({arrays: {dy, ...arrays}}, index) => {
+// base.py, the chain rule: of a layer that has no formula here, by the measured slopes of y. At a
+// kink any slope between those to the right and to the left is right.
+const measured = (slopes, kinks, name) => ({noise, arrays: {dy, ...arrays}}, index) => {
   const k = arrays[name].flat(index);
-  return range(dy.data.length).map((m) =>
-    term({}, cell(dy, ...dy.index(m)), constant(`dy/${name}`, slopes.at([m, k]))));
+  return range(dy.data.length).map((m) => {
+    const slope = slopes.at([k, m]), size = Math.abs(dy.data[m]);
+    return {
+      ...term({}, cell(dy, ...dy.index(m)), constant(`dy/${name}`, slope)),
+      noise: slope ? size * noise[slopes.name] : 0,
+      kink: kinks ? size * kinks.at([k, m]) : 0,
+    };
+  });
 };
 
 function formulaOf(step, name) {
-  const slopes = step.arrays[`slopes of ${name.slice(1)}`];
-  return slopes ? measured(slopes, name) : FORMULAS[step.kind]?.[name];
+  const [slopes, kinks] = ["slopes", "kinks"].map((what) => step.arrays[`${what} of ${name.slice(1)}`]);
+  return slopes && name[0] === "d" ? measured(slopes, kinks, name) : FORMULAS[step.kind]?.[name];
 }
+
+const total = (terms, size) => terms.reduce((sum, t) => sum + size(t), 0);
 
 // All about one cell: its terms, their sum, and whether the array's value is that sum to within what
 // rounding of the additions and of each term can do. Null if the cell is given, not computed.
 function explainCell(step, name, index) {
   const formula = formulaOf(step, name), array = step.arrays[name];
   if (!formula || step.shapes[name]) return null;
+  const {epsilon, smallest, largest} = step.precision;
   const terms = [...formula(step, index)], value = array.at(index);
-  const used = terms.filter((t) => !t.reason);
-  const sum = used.reduce((total, t) => total + t.product, 0);
-  const size = used.reduce((total, t) => total + Math.max(Math.abs(t.product), t.size ?? 0), 0);
+  const used = terms.filter((t) => !t.reason), sum = total(terms, (t) => t.product);
+  const size = total(used, (t) => Math.max(Math.abs(t.product), t.size ?? 0));
   const count = used.filter((t) => t.product).length;
-  const bound = (4 * (count + 4) * step.epsilon + step.slack) * size + 1e-37;
-  const right = Math.abs(value - sum) <= bound || (!Number.isFinite(sum) && Object.is(value, sum));
-  return {terms, sum, value, bound, right, guess: right ? null : guess(used, sum, value, bound)};
+  const noise = (step.noise[name] ?? 0) + total(used, (t) => t.noise ?? 0);
+  const rounding = 4 * (count + 4) * (epsilon * size + smallest) + noise;
+  const bound = rounding + total(used, (t) => t.kink ?? 0), off = Math.abs(value - sum);
+  const overflows = size > largest && !Number.isFinite(value);
+  const right = Number.isFinite(sum) ? off <= bound || overflows : Object.is(value, sum);
+  const guesses = right ? [] : mistakes(used, sum, value, bound);
+  return {terms, sum, value, right, kink: right && off > rounding && !overflows, guesses};
 }
 
-// Which one mistake turns the sum into the value: {word, terms} or {word, ratio}, or neither.
-function guess(terms, sum, value, bound) {
+// Each single mistake that turns the sum into the value: {word}, with the products that it may be
+// about, or with the ratio of value and sum.
+function mistakes(terms, sum, value, bound) {
   const near = (other) => Math.abs(value - other) <= bound;
-  const changed = [["missing", -1], ["doubled", 1], ["sign", -2]];
-  if (terms.length > 1) {
-    for (const [word, times] of changed) {
-      const found = terms.filter((t) => t.product && near(sum + times * t.product));
-      if (found.length) return {word, terms: found};
-    }
+  const isWhole = (r) => Math.abs(r) > 1.5 && Math.abs(r - Math.round(r)) < 1e-4;
+  const ratio = value / sum, found = [];
+  for (const [word, times] of [["missing", -1], ["doubled", 1], ["sign", -2]]) {
+    const suspects = terms.filter((t) => t.product && near(sum + times * t.product));
+    if (terms.length > 1 && suspects.length) found.push({word, terms: suspects});
   }
-  if (near(0)) return {word: "zero"};
-  if (near(-sum)) return {word: "opposite"};
-  const ratio = value / sum, isWhole = (r) => Math.abs(r - Math.round(r)) < 1e-4;
-  return isWhole(ratio) || isWhole(1 / ratio) ? {word: "times", ratio} : {};
+  if (near(0)) found.push({word: "zero"});
+  else if (near(-sum)) found.push({word: "opposite"});
+  else if (isWhole(ratio) || isWhole(1 / ratio)) found.push({word: "times", ratio});
+  return found;
 }

@@ -18,6 +18,8 @@ function shown(value, digits = 4) {
   const small = Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6;
   return small ? value.toExponential(digits - 1) : String(+value.toPrecision(digits));
 }
+const firstFew = (terms) =>
+  terms.slice(0, 3).map((t) => t.factors.map(factorText).join("·")).join(word("or")) + (terms.length > 3 ? " …" : "");
 const label = (name, index) => `${name}[${index.join(", ")}]`;
 
 function make(tag, properties = {}, ...children) {
@@ -68,8 +70,8 @@ async function checkAll() {
   for (const step of STEPS) {
     await new Promise((done) => setTimeout(done));
     wrongCells(step);
+    markSteps();
   }
-  showSteps();
 }
 
 // What one training step did, a row for each layer, whose name opens the layer.
@@ -88,38 +90,52 @@ function showTrace() {
 }
 
 function showSteps() {
-  document.documentElement.lang = state.language;
-  element("language").textContent = state.language === "en" ? "中文" : "English";
-  element("language").lang = state.language === "en" ? "zh" : "en";
-  for (const named of document.querySelectorAll("[data-word]")) named.textContent = word(named.dataset.word);
   element("steps").replaceChildren(
     ...STEPS.map((step, i) => {
       const output = step.arrays.y ?? step.arrays.loss;
-      const mark = isWrong(step) ? make("span", {className: "wrong"}, " ✗") : "";
-      const button = make("button", {onclick: () => showStep(i)}, `${step.name} ${step.layer}`, mark,
-        make("small", {}, output.shape.join(" × ")));
-      if (i === state.step) button.setAttribute("aria-current", "step");
-      return make("li", {}, button);
+      return make("li", {}, make("button", {onclick: () => showStep(i)}, `${step.name} ${step.layer}`,
+        make("span", {className: "wrong"}), make("small", {}, output.shape.join(" × "))));
     }),
   );
 }
 
-// Forward in the first row, backward in the second.
-const isGradient = (name) => /^d[a-z]/.test(name);
+// Which step is shown, and which are known to be wrong.
+function markSteps() {
+  for (const [i, button] of element("steps").querySelectorAll("button").entries()) {
+    if (i === state.step) button.setAttribute("aria-current", "step");
+    else button.removeAttribute("aria-current");
+    button.querySelector(".wrong").textContent = isWrong(STEPS[i]) ? " ✗" : "";
+  }
+}
 
-function showStep(i, cell = null) {
-  const step = STEPS[(state.step = i)];
-  state.pinned = false;
-  state.cell = null;
-  showSteps();
-  element("step-name").textContent = `${step.name} ${step.layer}`;
+// All that is said, in the language that was chosen.
+function say() {
+  const step = STEPS[state.step], other = state.language === "en" ? "zh" : "en";
+  document.documentElement.lang = state.language;
+  Object.assign(element("language"), {textContent: other === "zh" ? "中文" : "English", lang: other});
+  for (const named of document.querySelectorAll("[data-word]")) named.textContent = word(named.dataset.word);
   element("findings").replaceChildren(...problems(step).map((text) => make("li", {}, text)));
-  const names = Object.keys(step.arrays).filter((name) => !name.startsWith("slopes"));
+  for (const view of Object.values(views)) view.name();
+  showCell(state.cell);
+}
+
+// A gradient has the name of what it is the gradient of; "dx by body" was computed in the body.
+const isGradient = (name, {arrays}) => name[0] === "d" && name.slice(1).split(" ")[0] in arrays;
+const isComputed = (name, step) =>
+  ["y", "p", "loss"].includes(name) || (isGradient(name, step) && name !== "dy" && !name.includes(" "));
+
+// Forward in the first row, backward in the second.
+function showStep(i) {
+  const step = STEPS[(state.step = i)];
+  Object.assign(state, {pinned: false, cell: null});
+  markSteps();
+  element("step-name").textContent = `${step.name} ${step.layer}`;
+  const names = Object.keys(step.arrays).filter((name) => !/^(slopes|kinks) of /.test(name));
   views = Object.fromEntries(names.map((name) => [name, new View(step, step.arrays[name])]));
-  const row = (gradients) => names.filter((name) => isGradient(name) === gradients).map((name) => views[name].figure);
+  const row = (gradients) => names.filter((name) => isGradient(name, step) === gradients).map((name) => views[name].figure);
   element("arrays").replaceChildren(...row(false), make("hr"), ...row(true));
-  for (const view of Object.values(views)) view.draw();
-  showCell(cell);
+  draw();
+  say();
 }
 
 function problems(step) {
@@ -135,16 +151,15 @@ function origin(i, name) {
   const {data} = STEPS[i].arrays[name];
   for (const [j, step] of STEPS.entries()) {
     for (const array of Object.values(step.arrays)) {
-      if (array.data === data && formulaOf(step, array.name)) return {array: array.name, step: j};
+      if (array.data === data && isComputed(array.name, step)) return {array: array.name, step: j};
     }
   }
   return {array: name, step: i};
 }
 
 function go(name, index) {
-  const from = {step: state.step, cell: state.cell};
   const {step, array} = origin(state.step, name);
-  state.trail.push(from);
+  state.trail.push({step: state.step, cell: state.cell});
   open(step, {array, index});
 }
 
@@ -162,30 +177,40 @@ function showCell(cell) {
   state.cell = cell;
   element("back").disabled = !state.trail.length;
   const found = cell && explainCell(step, cell.array, cell.index);
+  const from = cell && !found && elsewhere(cell);
   const name = cell ? label(cell.array, cell.index) : "";
   element("cell-name").textContent = cell ? `${name} = ${shown(step.arrays[cell.array].at(cell.index), 8)}` : "";
-  element("announcement").replaceChildren(...sentences(step, cell, name, found).map((text) => make("span", {}, text, " ")));
+  element("announcement").replaceChildren(...sentences(step, cell, name, found, from).map((text) => make("span", {}, text, " ")));
   element("announcement").className = found && !found.right ? "wrong" : "";
   showEquations(found ? step.equations[cell.array] ?? [] : []);
-  showTerms(found);
+  showTerms(found ?? from);
   light(found);
 }
 
-function sentences(step, cell, name, found) {
+// What a given cell is in the step that computed it, if that is another one.
+function elsewhere({array, index}) {
+  const from = origin(state.step, array);
+  return from.step === state.step ? null : {...from, terms: [term({}, cell(STEPS[state.step].arrays[array], ...index))]};
+}
+
+function sentences(step, cell, name, found, from) {
   if (!cell) return [word("nothing")];
   if (!found) {
-    if (step.arrays[`d${cell.array}`] && !["x", "y"].includes(cell.array)) return [word("parameter", cell.array)];
-    return [word(isGradient(cell.array) && cell.array !== "dy" ? "unknown" : "given")];
+    if (from) return [word("elsewhere", STEPS[from.step].name, STEPS[from.step].layer, label(from.array, cell.index))];
+    if (step.shapes[cell.array]) return problems(step).slice(0, 1);
+    if (isComputed(cell.array, step)) return [word("unknown")];
+    const isParameter = `d${cell.array}` in step.arrays && !["x", "y"].includes(cell.array);
+    return [isParameter ? word("parameter", cell.array) : word("given")];
   }
-  const {terms, sum, right, guess} = found, used = terms.filter((t) => !t.reason);
+  const {terms, sum, right, kink, guesses} = found, used = terms.filter((t) => !t.reason);
   const how = step.kind === "measured" ? [word("measured")] : [];
-  if (right) {
-    if (!used.length && terms.every((t) => ["fraction", "outside"].includes(t.reason.word))) return [word("none")];
-    return [used.length === 1 ? word("copy", name) : word("right", name, used.length), ...how];
+  if (!right) {
+    const causes = guesses.map((guess) => word(guess.word, guess.terms ? firstFew(guess.terms) : shown(guess.ratio ?? 0)));
+    return [word("wrong", name, shown(sum)), ...causes, ...how];
   }
-  const which = guess.terms?.map((t) => t.factors.map(factorText).join("·")).join(", ");
-  const cause = guess.word ? [word(guess.word, which ?? shown(guess.ratio ?? 0))] : [];
-  return [word("wrong", name, shown(sum)), ...cause, ...how];
+  if (kink) return [word("kink", name), ...how];
+  if (used.length) return [used.length === 1 ? word("copy", name) : word("right", name, used.length), ...how];
+  return [terms.every((t) => ["fraction", "outside"].includes(t.reason.word)) ? word("none") : word("left out", name)];
 }
 
 const factorText = ({array, index, text, value}) => (array ? label(array, index) : text ?? shown(value));
@@ -208,7 +233,7 @@ function showTerms(found) {
     const ends = t.reason
       ? [make("td", {colSpan: 2}, word(t.reason.word, t.reason.sum))]
       : [make("td", {}, shown(t.product)), make("td", {}, shown(running))];
-    const suspect = found.guess?.terms?.includes(t);
+    const suspect = found.guesses?.some((guess) => guess.terms?.includes(t));
     const className = t.reason ? "out" : suspect ? "suspect" : "";
     return make("tr", {className}, make("td", {}, at), make("td", {}, ...factors(t)), ...ends);
   });
@@ -217,7 +242,7 @@ function showTerms(found) {
   const left = terms.length - rows.length;
   element("sum").replaceChildren(
     ...(left > 0 ? [make("tr", {}, make("td", {colSpan: 4}, word("more", left)))] : []),
-    ...(found ? [line("sum", shown(found.sum, 8)), line("value", shown(found.value, 8)), line("difference", shown(found.value - found.sum))] : []),
+    ...(found && "sum" in found ? [line("sum", shown(found.sum, 8)), line("value", shown(found.value, 8)), line("difference", shown(found.value - found.sum))] : []),
   );
 }
 
@@ -236,15 +261,17 @@ function factors({factors}) {
 
 // Marks the cells that are factors, and those of products that are left out.
 function light(found) {
-  for (const view of Object.values(views)) view.lit = new Map();
+  for (const view of Object.values(views)) view.lit.clear();
   for (const {factors, reason} of found?.terms ?? []) {
     for (const {array, index} of factors.filter((factor) => factor.array)) {
       const {lit, array: values} = views[array], flat = values.flat(index);
       if (!reason || !lit.has(flat)) lit.set(flat, reason ? "out" : "used");
     }
   }
-  for (const view of Object.values(views)) view.draw();
+  for (const view of Object.values(views)) view.show();
 }
+
+const draw = () => Object.values(views).forEach((view) => view.draw());
 
 // An array on a canvas: planes (H, W) side by side, those of one image or filter in a row. The canvas
 // is as large as the box that scrolls over it.
@@ -255,7 +282,7 @@ class View {
     this.sizes = [shape.slice(0, -3).reduce((a, b) => a * b, 1), ...shape.slice(-3)];
     this.largest = array.data.reduce((most, value) => Math.max(most, Number.isFinite(value) ? Math.abs(value) : 0), 0);
     this.numbers = array.data.length <= SMALL;
-    this.canvas = make("canvas");
+    [this.canvas, this.numbersAlone] = [make("canvas"), make("canvas")];
     this.space = make("div", {}, this.canvas);
     this.box = make("div", {className: "view", tabIndex: 0}, this.space);
     this.box.setAttribute("role", "application");
@@ -266,8 +293,11 @@ class View {
       this.wrong.size || step.shapes[array.name] ? make("span", {className: "wrong"}, "✗") : "", this.toggle), this.box);
     this.box.onscroll = () => this.draw();
     this.box.onpointermove = (event) => event.pointerType === "mouse" && !state.pinned && this.point(event);
-    this.box.onclick = (event) => this.point(event) && pin();
-    this.box.onfocus = () => state.cell?.array === array.name || state.pinned || this.select(array.index(0));
+    this.box.onclick = (event) => (state.pinned = this.point(event));
+    this.box.onfocus = () => {
+      const keeps = state.cell?.array === array.name || state.pinned;
+      if (!keeps && array.data.length) this.select(array.index(0));
+    };
     this.box.onkeydown = (event) => this.key(event);
     this.zoom(this.numbers);
   }
@@ -280,13 +310,17 @@ class View {
 
   zoom(numbers) {
     this.numbers = numbers;
-    this.toggle.textContent = word(numbers ? "picture" : "numbers");
+    this.name();
     const [rows, columns, h, w] = this.sizes, [width, height] = this.cellSize;
     this.space.style.width = `${columns * (w * width + GAP)}px`;
     this.space.style.height = `${rows * (h * height + GAP)}px`;
     this.box.style.width = `min(100%, ${columns * (w * width + GAP) + 2}px)`;
     this.draw();
     if (state.cell?.array === this.array.name) this.reveal(state.cell.index);
+  }
+
+  name() {
+    this.toggle.textContent = word(this.numbers ? "picture" : "numbers");
   }
 
   // Where the cell with this position begins, in pixels of the whole picture.
@@ -319,8 +353,7 @@ class View {
   key(event) {
     const [, columns, h, w] = this.sizes;
     const steps = {ArrowLeft: -1, ArrowRight: 1, ArrowUp: -w, ArrowDown: w, PageUp: -h * w, PageDown: h * w};
-    if (event.key === "Escape") return unpin();
-    if (event.key === "Enter") return pin();
+    if (event.key === "Enter") return (state.pinned = Boolean(state.cell));
     if (event.key === "z" && !this.toggle.hidden) return this.zoom(!this.numbers);
     if (!(event.key in steps) || !this.array.data.length) return;
     event.preventDefault();
@@ -334,28 +367,52 @@ class View {
     const [x, y] = this.corner(this.position(this.array.flat(index))), [width, height] = this.cellSize, {box} = this;
     if (x < box.scrollLeft || x + width > box.scrollLeft + box.clientWidth) box.scrollLeft = x - box.clientWidth / 2;
     if (y < box.scrollTop || y + height > box.scrollTop + box.clientHeight) box.scrollTop = y - box.clientHeight / 2;
-    this.draw();
   }
 
+  // A pen for what is in sight: places are those of the whole picture.
+  pen(canvas) {
+    const pen = canvas.getContext("2d"), ratio = devicePixelRatio || 1;
+    pen.setTransform(ratio, 0, 0, ratio, -this.box.scrollLeft * ratio, -this.box.scrollTop * ratio);
+    return pen;
+  }
+
+  // All numbers in sight, without marks: done anew only when others come into sight.
   draw() {
-    const {canvas, box} = this, ratio = devicePixelRatio || 1;
+    const {canvas, box, numbersAlone} = this, ratio = devicePixelRatio || 1;
     const [width, height] = [box.clientWidth, Math.min(box.clientHeight || 1, this.space.offsetHeight || 1)];
     if (!width) return;
     Object.assign(canvas.style, {width: `${width}px`, height: `${height}px`});
-    [canvas.width, canvas.height] = [width * ratio, height * ratio];
-    const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
-    const colours = Object.fromEntries(["ink", "line", "plus", "minus", "lit", "wrong"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
-    pen.scale(ratio, ratio);
-    pen.translate(-box.scrollLeft, -box.scrollTop);
-    const selected = state.cell?.array === this.array.name ? this.array.flat(state.cell.index) : -1;
-    const marked = [];
-    for (const flat of this.array.data.keys()) {
-      const [x, y] = this.corner(this.position(flat)), [w, h] = this.cellSize;
-      if (x + w < box.scrollLeft || y + h < box.scrollTop || x > box.scrollLeft + width || y > box.scrollTop + height) continue;
-      this.drawCell(pen, colours, this.array.data[flat], x, y, w, h);
-      if (flat === selected || this.lit.has(flat) || this.wrong.has(flat)) marked.push([flat, x, y, w, h]);
+    for (const each of [canvas, numbersAlone]) [each.width, each.height] = [width * ratio, height * ratio];
+    const pen = this.pen(numbersAlone), style = getComputedStyle(document.documentElement);
+    const colour = (name) => [name, style.getPropertyValue(`--${name}`)];
+    this.colours = Object.fromEntries(["ink", "line", "plus", "minus", "lit", "wrong"].map(colour));
+    for (const [flat, value] of this.array.data.entries()) {
+      if (this.isInSight(flat)) this.drawCell(pen, this.colours, value, ...this.place(flat));
     }
-    for (const [flat, x, y, w, h] of marked) this.mark(pen, colours, flat === selected, this.lit.get(flat), this.wrong.has(flat), x, y, w, h);
+    this.show();
+  }
+
+  place(flat) {
+    return [...this.corner(this.position(flat)), ...this.cellSize];
+  }
+
+  isInSight(flat) {
+    const [x, y, w, h] = this.place(flat), {scrollLeft, scrollTop, clientWidth, clientHeight} = this.box;
+    return x + w >= scrollLeft && y + h >= scrollTop && x <= scrollLeft + clientWidth && y <= scrollTop + clientHeight;
+  }
+
+  // The numbers, and on them the marks.
+  show() {
+    if (!this.colours) return;
+    const pen = this.pen(this.canvas), {scrollLeft, scrollTop, clientWidth} = this.box;
+    const height = parseFloat(this.canvas.style.height);
+    pen.clearRect(scrollLeft, scrollTop, clientWidth, height);
+    pen.drawImage(this.numbersAlone, scrollLeft, scrollTop, clientWidth, height);
+    const selected = state.cell?.array === this.array.name ? this.array.flat(state.cell.index) : null;
+    for (const flat of new Set([...this.wrong, ...this.lit.keys(), ...(selected === null ? [] : [selected])])) {
+      if (!this.isInSight(flat)) continue;
+      this.mark(pen, this.colours, flat === selected, this.lit.get(flat), this.wrong.has(flat), ...this.place(flat));
+    }
   }
 
   // Orange for plus and blue for minus, which also has a bar below it.
@@ -395,25 +452,18 @@ class View {
   }
 }
 
-function pin() {
-  state.pinned = true;
-}
-
-function unpin() {
-  state.pinned = false;
-}
-
 element("back").onclick = () => {
   const {step, cell} = state.trail.pop();
   open(step, cell);
 };
 element("language").onclick = () => {
   state.language = state.language === "en" ? "zh" : "en";
-  showStep(state.step, state.cell);
+  say();
 };
-addEventListener("resize", () => Object.values(views).forEach((view) => view.draw()));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => showStep(state.step, state.cell));
-addEventListener("keydown", (event) => event.key === "Escape" && unpin());
+addEventListener("resize", draw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+addEventListener("keydown", (event) => event.key === "Escape" && (state.pinned = false));
 showTrace();
+showSteps();
 showStep(0);
 checkAll();

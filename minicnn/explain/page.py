@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import html
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,14 @@ from minicnn.arguments import require
 from minicnn.backend import Array, to_device
 from minicnn.explain.report import Trace
 from minicnn.explain.steps import Step, check_target, forward, loss_step
+from minicnn.explain.steps import title as title_of
 from minicnn.files import as_path, write_atomically
 from minicnn.layers import Layer, Sequential
-from minicnn.layers.composite import Composite
 from minicnn.losses import softmax_cross_entropy
 from minicnn.text import align
 
 FILES = Path(__file__).parent
 MOST_BYTES = 5_000_000  # of a page
-SLOPES_ERROR = 1e-8  # relative, at most, of the slopes that steps.py measures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +48,10 @@ class Explanation:
             dataclasses.asdict(dataclasses.replace(step, arrays={}))
             | {
                 "arrays": {name: keys[id(array)] for name, array in step.arrays.items()},
-                "epsilon": float(np.finfo(step.arrays["x"].dtype).eps),
-                "slack": SLOPES_ERROR if step.kind == "measured" else 0,
+                "precision": _precision(step.arrays["x"].dtype),
             }
             for step in self.steps
         ]
-        page = (FILES / "page.html").read_text("utf-8")
         parts = {
             "TITLE": html.escape(self.title),
             "STYLE": (FILES / "page.css").read_text("utf-8"),
@@ -64,8 +62,8 @@ class Explanation:
             "FORMULAS": (FILES / "formulas.js").read_text("utf-8"),
             "SCRIPT": (FILES / "page.js").read_text("utf-8"),
         }
-        for name, part in parts.items():
-            page = page.replace(f"{{{{{name}}}}}", part)
+        template = (FILES / "page.html").read_text("utf-8")
+        page = re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], template)
         if len(page) > MOST_BYTES:
             count = sum(array.size for array in arrays.values())
             raise ValueError(
@@ -122,21 +120,34 @@ def explain(
     require(isinstance(layer, Layer), "layer must be a layer, as lenet()", layer)
     require(dy is None or labels is None, "give dy or labels, not both", dy)
     x, layer = np.array(to_device(x, "cpu")), layer.to("cpu").at((0,))
-    if title is None:
-        title = type(layer).__name__ if isinstance(layer, Composite) else repr(layer)
+    title = title_of(layer) if title is None else title
     if not isinstance(layer, Sequential):
         layer = Sequential(layer)
-    y, back = forward(layer, x)
-    last = []
-    if labels is not None:
-        target = check_target(y, to_device(labels, "cpu"))
-        dy, step = loss_step(loss, y, target)
-        last = [step]
-    elif dy is None:
-        dy = np.random.default_rng(1).integers(-2, 3, y.shape).astype(y.dtype)
-    require(dy.shape == y.shape, f"dy must have y's shape, {y.shape}", dy)
-    _, steps = back(dy.astype(y.dtype))
+    with np.errstate(all="ignore"):  # what is not finite stands on the page
+        y, back = forward(layer, x)
+        last = []
+        if labels is not None:
+            target = check_target(y, to_device(labels, "cpu"))
+            dy, step = loss_step(loss, y, target)
+            last = [step]
+        elif dy is None:
+            dy = np.random.default_rng(1).integers(-2, 3, y.shape).astype(y.dtype)
+        dy = to_device(dy, "cpu")
+        fits = dy.shape == y.shape and dy.dtype.kind in "iuf"
+        require(fits, f"dy must be of real numbers and have y's shape, {y.shape}", dy)
+        _, steps = back(dy.astype(y.dtype))
+    require(bool(steps), "layer must have a layer in it", layer)
     return Explanation(title, [*steps, *last], trace)
+
+
+def _precision(dtype: Any) -> dict[str, float]:
+    """What the page needs to know of a dtype's rounding."""
+    limits = np.finfo(dtype)
+    return {
+        "epsilon": float(limits.eps),
+        "smallest": float(limits.tiny),
+        "largest": float(limits.max),
+    }
 
 
 def _json(value: Any) -> str:

@@ -2,11 +2,12 @@
 
 A step is a layer, or the loss, with all the arrays that its equations speak of. What a cell of an
 array is the sum of is worked out on the page, by formulas.js; here is only which formula a layer
-has, and what it needs. Where a layer has none, the slopes of y are measured, by central differences
-of its forward. With dy they give dx by the chain rule, as in base.py, and nothing is taken from the
-layer's backward.
+has, and what it needs. Where a layer has none, the slopes of y are measured, by differences of its
+forward. With dy they give dx by the chain rule, as in base.py, and nothing is taken from the
+layer's backward but how much it differs between float32 and float64.
 """
 
+import functools
 import inspect
 import re
 import sys
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.arguments import Shape, require, shown
-from minicnn.backend import Array, to_device
+from minicnn.arguments import FLOATS, Shape, require, shown
+from minicnn.backend import Array
 from minicnn.gradcheck import check_gradients
+from minicnn.gradcheck.differences import slopes
 from minicnn.layers import (
     AvgPool2D,
     Conv2D,
@@ -36,11 +38,14 @@ from minicnn.layers import (
     Sigmoid,
     Tanh,
 )
-from minicnn.losses import softmax
+from minicnn.layers.composite import Composite
+from minicnn.losses import softmax, softmax_cross_entropy
 from minicnn.windows import Window
 
-STEP = 1e-6  # of the central differences, in float64
-MOST_SLOPES = 200_000  # numbers, of one layer
+STEP = 1e-6  # of the differences, in float64, as a share of how far an array's entries spread
+MOST_SLOPES = 200_000  # of one layer
+KINK = 1e-4  # of the largest slope: how much slopes to the right and left differ at a kink
+MOST_NOISE = 1e-3  # of the largest entry of a gradient: more than float32 may be off
 
 Numbers = dict[str, tuple[int, ...]]
 CONVOLUTION: Numbers = {"y": (1,), "dx": (3, 4), "dweight": (2,), "dbias": (5,)}
@@ -81,6 +86,7 @@ class Step:
     geometry: what a formula needs besides
     equations: for an array, [number, equation, line of code, place of that line] each
     shapes: of arrays that backward gave another shape than it must have, that shape
+    noise: where slopes are measured, what rounding does to them, and in float32 to each gradient
     findings: what the checker of gradients says, where the layer was checked
     """
 
@@ -91,6 +97,7 @@ class Step:
     geometry: dict[str, Any] = field(default_factory=dict)
     equations: dict[str, list[tuple[int, str, str, str]]] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -104,10 +111,11 @@ Back = Callable[[Array], tuple[Array, list[Step]]]
 
 def forward(layer: Layer, x: Array, name: str = "") -> tuple[Array, Back]:
     """y, and what takes dy back to (dx, the steps in order of forward)."""
-    if type(layer).backward is Sequential.backward:
+    kind = type(layer)
+    if kind.forward is Sequential.forward and kind.backward is Sequential.backward:
         backs = []
         for part_name, part in layer.parts.items():  # type: ignore[attr-defined]
-            x, part_back = forward(part, x, _join(name, part_name))
+            x, part_back = forward(part, x, join(name, part_name))
             backs.append(part_back)
         return x, lambda dy: _through(backs, dy)
     if isinstance(layer, Residual):
@@ -115,11 +123,23 @@ def forward(layer: Layer, x: Array, name: str = "") -> tuple[Array, Back]:
     y, saved = layer.forward(x.copy("K"))  # which a wrong layer may write into
 
     def back(dy: Array) -> tuple[Array, list[Step]]:
-        dx, grads = layer.backward(dy.copy("K"), saved)
+        dx, grads = _backward(layer, dy, saved)
         arrays = {"x": x, "y": y, "dy": dy, "dx": dx, **_parameters(layer, x, grads)}
         return dx, [_step(layer, name, arrays)]
 
     return y, back
+
+
+def _backward(layer: Layer, dy: Array, saved: Any) -> tuple[Array, dict[str, Array]]:
+    result = layer.backward(dy.copy("K"), saved)
+    try:
+        dx, grads = result
+        is_pair = all(hasattr(array, "shape") for array in (dx, *grads.values()))
+    except (TypeError, ValueError, AttributeError):
+        is_pair = False
+    sentence = f"backward of {title(layer)} must return (dx, grads), an array and a dict of arrays"
+    require(is_pair, sentence, result)
+    return dx, grads
 
 
 def _through(backs: list[Back], dy: Array) -> tuple[Array, list[Step]]:
@@ -135,7 +155,7 @@ def _residual(layer: Residual, x: Array, name: str) -> tuple[Array, Back]:
     same: tuple[Array, Back] = (x, lambda dy: (dy, []))
     parts = layer.parts
     body, shortcut = (
-        forward(parts[part], x, _join(name, part)) if part in parts else same
+        forward(parts[part], x, join(name, part)) if part in parts else same
         for part in ("body", "shortcut")
     )
     y, saved = layer.forward(x.copy("K"))
@@ -154,9 +174,14 @@ def _residual(layer: Residual, x: Array, name: str) -> tuple[Array, Back]:
 def loss_step(loss: Callable, scores: Array, target: Array) -> tuple[Array, Step]:
     """dL/dscores, and the step: softmax with cross-entropy for integers (N,), else squared
     error."""
+    sentence = "loss must be a function without settings: the page has no equation for them"
+    require(not isinstance(loss, functools.partial), sentence, loss)
+    is_integer = np.issubdtype(target.dtype, np.integer)
+    sentence = "labels must be integers for softmax_cross_entropy; for floats give squared_error"
+    require(is_integer or loss is not softmax_cross_entropy, sentence, target)
     value, dscores = loss(scores, target)
     arrays = {"x": scores, "loss": np.asarray([value], scores.dtype), "dx": dscores}
-    if np.issubdtype(target.dtype, np.integer):
+    if is_integer:
         arrays |= {"p": softmax(scores), "labels": target.astype(np.float32)}
         kind, numbers = "cross-entropy", CROSS_ENTROPY
     else:
@@ -169,8 +194,7 @@ def loss_step(loss: Callable, scores: Array, target: Array) -> tuple[Array, Step
 def _step(layer: Layer, name: str, arrays: dict[str, Array]) -> Step:
     base = next((kind for kind in type(layer).__mro__ if kind in KINDS), None)
     kind, numbers = KINDS[base] if base else ("measured", {})
-    if kind == "measured":
-        arrays |= _slopes(layer, arrays)
+    measured, noise = _slopes(layer, arrays) if kind == "measured" else ({}, {})
     if kind == "dropout":
         ones = np.ones_like(arrays["x"])
         arrays["mask"] = Dropout.forward(layer, ones)[0]  # type: ignore[arg-type]
@@ -182,17 +206,20 @@ def _step(layer: Layer, name: str, arrays: dict[str, Array]) -> Step:
     }
     return Step(
         name,
-        repr(layer) if kind != "residual" else type(layer).__name__,
+        title(layer),
         kind,
-        {name: to_device(array, "cpu") for name, array in arrays.items()},
+        {name: _of_floats(array) for name, array in (arrays | measured).items()},
         _geometry(layer, arrays["x"].shape),
         equations(base, numbers) if base else {},
         shapes,
+        noise,
         _findings(layer, arrays["x"]) if type(layer) is not base else [],
     )
 
 
 def _parameters(layer: Layer, x: Array, grads: dict[str, Array]) -> dict[str, Array]:
+    taken = sorted(layer.params.keys() & {"x", "y", "dx", "dy"})
+    require(not taken, f"a parameter of {title(layer)} needs another name than x, y, dx, dy", taken)
     arrays = {name: array.astype(x.dtype, copy=False) for name, array in layer.params.items()}
     return arrays | {f"d{name}": grad for name, grad in grads.items()}
 
@@ -213,37 +240,54 @@ def _geometry(layer: Layer, x_shape: Shape) -> dict[str, Any]:
     }
 
 
-def _slopes(layer: Layer, arrays: dict[str, Array]) -> dict[str, Array]:
-    """dy[m]/dx[k] of x and each parameter, (M, K), by central differences of forward alone."""
-    inputs = {"x": arrays["x"], **{name: arrays[name] for name in layer.params}}
-    count = arrays["y"].size * sum(array.size for array in inputs.values())
-    if count > MOST_SLOPES:
-        return {}
+def _slopes(layer: Layer, arrays: dict[str, Array]) -> tuple[dict[str, Array], dict[str, float]]:
+    """dy[m]/dx[k] of x and each parameter, (K, M), by central differences of forward; where y has a
+    kink, how far slopes to the right and left are from that. And the noise: what rounding does to
+    the slopes, and in float32 to the gradients."""
+    dtype, y = arrays["x"].dtype, arrays["y"]
+    inputs = [arrays[name] for name in ("x", *layer.params)]
+    count = y.size * sum(array.size for array in inputs)
+    if count > MOST_SLOPES or not all(np.isfinite(array).all() for array in (y, *inputs)):
+        return {}, {}
     layer = layer.astype(np.float64)
-    x = np.array(inputs["x"], np.float64, order="C")
-    slopes = {}
+    x, dy = (np.array(arrays[name], np.float64, order="C") for name in ("x", "dy"))
+
+    def output() -> Array:
+        return layer.forward(x.copy())[0].ravel()
+
+    here, (dx, grads) = output(), _backward(layer, dy, layer.forward(x.copy())[1])
+    largest = max(np.abs(array).max(initial=0) for array in (here, *inputs))
+    found, noise = {}, {}
     for name, array in {"x": x, **layer.params}.items():
-        columns = [_slope(layer, x, array, index) for index in np.ndindex(array.shape)]
-        slopes[f"slopes of {name}"] = np.stack(columns, axis=1).astype(arrays["x"].dtype)
-    return slopes
-
-
-def _slope(layer: Layer, x: Array, array: Array, index: Shape) -> Array:
-    """The derivative of all of y with respect to one entry of `array`, x or a parameter."""
-    before, ys = array[index], []
-    for shift in (STEP, -STEP):
-        array[index] = before + shift
-        ys.append(layer.forward(x.copy())[0].ravel())
-    array[index] = before
-    return (ys[0] - ys[1]) / (2 * STEP)
+        step = STEP * float(array.std() or np.abs(array).max() or 1) if array.size else STEP
+        noise[f"slopes of {name}"] = float(4 * np.finfo(float).eps * largest / step)
+        sides = [slopes(output, here, array, k, 1.0, step) for k in range(array.size)]
+        right, left = np.moveaxis(np.reshape(sides, (array.size, 2, here.size)), 1, 0)
+        found[f"slopes of {name}"] = ((right + left) / 2).astype(dtype)
+        kinks = np.abs(right - left) / 2
+        kinks[kinks < KINK * np.abs(found[f"slopes of {name}"]).max(initial=0)] = 0
+        if kinks.any():
+            found[f"kinks of {name}"] = kinks.astype(dtype)
+        exact, given = {"x": dx, **grads}.get(name), arrays.get(f"d{name}")
+        if exact is not None and given is not None and exact.shape == given.shape:
+            off = np.abs(given - exact).max(initial=0)
+            noise[f"d{name}"] = float(min(4 * off, MOST_NOISE * np.abs(exact).max(initial=0)))
+    return found, noise
 
 
 def _findings(layer: Layer, x: Array) -> list[str]:
-    """What the checker says of a layer that is not of this library, if it is small."""
-    if x.size + sum(array.size for array in layer.params.values()) > 2000:
+    """What the checker says of a layer that is not of this library, if it is small and finite."""
+    inputs = [x, *layer.params.values()]
+    is_small = sum(array.size for array in inputs) <= 2000
+    if not is_small or not all(np.isfinite(array).all() for array in inputs):
         return []
     report = check_gradients(layer.astype(np.float64), x.astype(np.float64))
     return [str(finding) for finding in report.findings]
+
+
+def _of_floats(array: Array) -> Array:
+    """The array itself, unless a wrong layer made it of other numbers than the page can read."""
+    return array if array.dtype in FLOATS else array.astype(np.float32)
 
 
 def equations(owner: Any, numbers: Numbers) -> dict[str, list[tuple[int, str, str, str]]]:
@@ -262,8 +306,14 @@ def equations(owner: Any, numbers: Numbers) -> dict[str, list[tuple[int, str, st
     return {name: [(n, equation[n], *line[n]) for n in of] for name, of in numbers.items()}
 
 
-def _join(name: str, part: str) -> str:
+def join(name: str, part: str) -> str:
+    """The name of a part of a layer with this name."""
     return f"{name}.{part}" if name else part
+
+
+def title(layer: Layer) -> str:
+    """Its repr, which of a block takes many lines: then its class alone."""
+    return type(layer).__name__ if isinstance(layer, Composite) else repr(layer)
 
 
 def check_target(scores: Array, target: Any) -> Array:

@@ -29,10 +29,10 @@ from minicnn.arguments import require
 from minicnn.backend import Array
 from minicnn.checks import check_float
 from minicnn.explain.report import LayerTrace, ParameterTrace, Spread, Trace
+from minicnn.explain.steps import join, title
 from minicnn.gradcheck.protocol import new_bytes
 from minicnn.layers import Layer, ReLU, Sequential, Sigmoid, Tanh
 from minicnn.layers.base import Result
-from minicnn.layers.composite import Composite
 from minicnn.losses import softmax_cross_entropy
 from minicnn.optimizers import Optimizer
 from minicnn.training.parallel import Loss
@@ -52,7 +52,7 @@ class _Watched(Layer):
         y, saved = self.layer.forward(x)
         self.notes = {
             "name": self.name,
-            "layer": _title(self.layer),
+            "layer": title(self.layer),
             "output_shape": y.shape,
             "multiply_adds": int(self.layer.multiply_adds(x.shape)),
             "kept_bytes": new_bytes(saved, self.seen),
@@ -110,7 +110,7 @@ def trace(
     rows = tuple(
         LayerTrace(
             **layer.notes,
-            parameters=tuple(p for p in parameters if p.name.startswith(_join(layer.name, ""))),
+            parameters=tuple(p for p in parameters if p.name.startswith(join(layer.name, ""))),
         )
         for layer in watched
     )
@@ -125,7 +125,7 @@ def _watch(layer: Layer, name: str, watched: list[_Watched], seen: set[int]) -> 
     if kind.forward is Sequential.forward and kind.backward is Sequential.backward:
         same = copy.copy(layer)
         same.parts = {  # type: ignore[attr-defined]
-            part: _watch(inner, _join(name, part), watched, seen)
+            part: _watch(inner, join(name, part), watched, seen)
             for part, inner in layer.parts.items()  # type: ignore[attr-defined]
         }
         return same
@@ -155,12 +155,3 @@ def _parameter(name: str, weight: Array, gradient: Array, update: Array) -> Para
     norm = _norm(weight)
     ratios = (_norm(change) / norm if norm else None for change in (gradient, update))
     return ParameterTrace(name, weight.shape, Spread.of(gradient), *ratios)
-
-
-def _join(name: str, part: str) -> str:
-    return f"{name}.{part}" if name else part
-
-
-def _title(layer: Layer) -> str:
-    """Its repr, which of a block takes many lines: then its class alone."""
-    return type(layer).__name__ if isinstance(layer, Composite) else repr(layer)

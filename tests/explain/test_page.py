@@ -16,6 +16,7 @@ from minicnn import (
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    Layer,
     LeakyReLU,
     Linear,
     MaxPool2D,
@@ -140,6 +141,92 @@ def test_a_small_error_in_one_cell_is_seen(dtype, show):
     assert {name: wrong for name, _, wrong in arrays if wrong} == {n: [k] for n, k in last.items()}
 
 
+def filled(value, layer, *shape):
+    """The steps of a layer for an x of this shape that has one value, beside random numbers."""
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    x.flat[:1] = value
+    return explain(layer, x).steps
+
+
+class Kinked(Layer):
+    """A right layer without a formula, at its kink."""
+
+    def forward(self, x):
+        return np.maximum(x, 0), x > 0
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * saved, {}
+
+
+class Recurrent(Layer):
+    """With a parameter whose name, without its first letter, is that of x."""
+
+    def __init__(self):
+        super().__init__()
+        self.params["wx"] = np.full(3, 2, np.float32)
+
+    def forward(self, x):
+        return x * self.params["wx"].astype(x.dtype), x
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy * self.params["wx"].astype(dy.dtype), {"wx": (dy * saved).sum(axis=0)}
+
+
+class Masked(Layer):
+    """Logits of which one is minus infinity."""
+
+    def forward(self, x):
+        return np.where(np.arange(3) == 0, -np.inf, x).astype(x.dtype), None
+
+    def backward(self, dy, saved, need_dx=True):
+        return np.where(np.arange(3) == 0, 0, dy).astype(dy.dtype), {}
+
+
+def test_no_right_cell_is_marked_at_the_edge_of_the_numbers(show):
+    """Where functions are flat, sums overflow or are not finite, and slopes are hard to measure."""
+    rng, infinite = np.random.default_rng(0), np.full((1, 3), np.inf, np.float32)
+    line, normal = np.linspace(-9, 9, 60, dtype=np.float32)[None], rng.standard_normal
+    images = normal((4, 2, 3, 3))
+    broken = Conv2D(1, 1, 3, padding=1)
+    broken.params["weight"].flat[0] = np.inf
+    steps = [
+        *explain(Tanh(), line).steps,
+        *filled(np.nan, Tanh(), 1, 3),
+        *explain(Sigmoid(), 100 * infinite, infinite).steps,
+        *filled(np.nan, MaxPool2D(2), 1, 1, 4, 4),
+        *explain(MaxPool2D(2, padding=2, dilation=4), np.ones((1, 1, 2, 2), np.float32)).steps,
+        *filled(1, broken, 1, 1, 4, 4),
+        *explain(Dropout(0.5), np.ones((1, 9)), np.full((1, 9), np.inf)).steps,
+        *explain(Linear(3, 2, rng=rng), np.full((2, 3), 3e38, np.float32)).steps,
+        *filled(np.nan, GELU(), 1, 9),
+        *explain(GELU(), np.linspace(-0.76, -0.74, 50, dtype=np.float32)[None]).steps,
+        *explain(BatchNorm2D(2), (images + 1000).astype(np.float32)).steps,
+        *explain(BatchNorm2D(2), images + 1000).steps,
+        *explain(BatchNorm2D(2), images / 10_000).steps,
+        *explain(Kinked(), np.array([[0, 1, -1]], np.float32), np.ones((1, 3), np.float32)).steps,
+        *explain(Recurrent(), np.ones((2, 3), np.float32)).steps,
+        *explain(Masked(), np.ones((2, 3), np.float32), labels=np.array([1, 2])).steps,
+    ]
+    found = show(Explanation("edge", steps)).evaluate(EACH_CELL)
+    marked = [(layer, name, wrong) for layer, arrays in found for name, _, wrong in arrays if wrong]
+    assert marked == []
+
+
+@pytest.mark.parametrize("value", [0, -np.inf, np.nan])
+def test_what_should_be_infinite_and_is_not_is_marked(value, show):
+    (step,) = explain(Linear(1, 1), np.full((1, 1), np.inf, np.float32)).steps
+    step.arrays["y"] = np.full((1, 1), value * np.sign(step.arrays["weight"]), np.float32)
+    ((_, arrays),) = show(Explanation("wrong", [step])).evaluate(EACH_CELL)
+    assert {name: wrong for name, _, wrong in arrays}["y"] == [0]
+
+
+def test_a_small_number_of_double_precision_has_to_be_right_too(show):
+    (step,) = explain(Linear(3, 1, bias=False), np.full((1, 3), 1e-50)).steps
+    step.arrays["y"] = 2 * step.arrays["y"]
+    ((_, arrays),) = show(Explanation("wrong", [step])).evaluate(EACH_CELL)
+    assert {name: wrong for name, _, wrong in arrays}["y"] == [0]
+
+
 LAYERS = [fault for fault in FAULTS if isinstance(fault.wrong, type)]
 
 
@@ -170,8 +257,11 @@ def test_wrong_cells_of_the_museum_are_marked_and_no_right_one(show):
             if name in step.shapes:
                 assert count == 0
             elif count:
-                differs = ~np.isclose(step.arrays[name], expected.arrays[name], 1e-8, 1e-12).ravel()
-                assert cells == np.flatnonzero(differs).tolist(), (step.layer, name)
+                surely, at_all = (
+                    np.flatnonzero(~np.isclose(step.arrays[name], expected.arrays[name], *share))
+                    for share in ((1e-7, 1e-12), (1e-11, 1e-14))
+                )
+                assert set(surely) <= set(cells) <= set(at_all), (step.layer, name)
                 marked += len(cells)
     assert marked > 500
 
@@ -199,12 +289,68 @@ def test_the_page_says_which_product_is_wrong(change, sentence, show):
     assert page.get_by_text("1 of 1 cells of y are wrong.").is_visible()
 
 
+def test_all_mistakes_that_may_have_been_made_are_named(show):
+    """y is 2 too small: a product of 2 is missing, one of two, or one of -2 was added twice."""
+    layer = Linear(4, 1, bias=False)
+    layer.params["weight"][...] = [[2, 2, -2, 9]]
+    (step,) = explain(layer, np.ones((1, 4), np.float32)).steps
+    step.arrays["y"] = step.arrays["y"] - 2
+    page = show(Explanation("wrong", [step]))
+    page.evaluate("() => open(0, {array: 'y', index: [0, 0]})")
+    said = page.locator("#announcement").inner_text()
+    assert "missing: weight[0, 0]·x[0, 0] or weight[0, 1]·x[0, 1]." in said
+    assert "added twice: weight[0, 2]·x[0, 2]." in said
+
+
+def test_at_a_kink_the_page_says_so(show):
+    page = show(explain(Kinked(), np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)))
+    page.evaluate("() => open(0, {array: 'dx', index: [0, 0]})")
+    assert "y has a kink here" in page.locator("#announcement").inner_text()
+
+
+@pytest.mark.parametrize(
+    "step, name, sentence",
+    [
+        (1, "x", "comes from step 0 Linear(3, 3), where it is y[0, 0]"),
+        (1, "dy", "comes from step 2 Residual, where it is dx[0, 0]"),
+        (2, "body", "comes from step 2.body Tanh(), where it is y[0, 0]"),
+        (2, "dx by body", "comes from step 2.body Tanh(), where it is dx[0, 0]"),
+        (0, "x", "is given"),
+        (2, "dy", "is given"),
+        (0, "weight", "A parameter"),
+        (1, "y", "There is no formula for this array here"),
+    ],
+)
+def test_where_a_number_that_is_no_sum_comes_from(step, name, sentence, show):
+    net = Sequential(Linear(3, 3), GELU(), Residual(Tanh()))
+    page = show(explain(net, np.ones((1, 3), np.float32)))
+    order = [0, 1, 3]  # of the steps: the body comes before the block
+    page.evaluate(f"() => open({order[step]}, {{array: '{name}', index: [0, 0]}})")
+    assert sentence in page.locator("#announcement").inner_text()
+
+
 def strided():
     """A convolution with stride 2 in which dx[0, 0, 1, 1] comes from one output by one tap."""
     layer = Conv2D(1, 1, 3, stride=2)
     layer.params["weight"][...] = np.arange(9).reshape(1, 1, 3, 3)
     dy = np.array([[[[1, 2], [3, 4]]]], np.float32)
     return explain(layer, np.ones((1, 1, 5, 5), np.float32), dy)
+
+
+def test_a_step_that_was_opened_by_key_keeps_the_focus(show):
+    page = show(network())
+    page.locator("#steps button").nth(2).focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#step-name").inner_text() == "2 Flatten()"
+    assert page.evaluate("document.activeElement.textContent").startswith("2 Flatten()")
+
+
+def test_an_empty_batch_is_no_error(show):
+    page = show(explain(Linear(3, 2), np.ones((0, 3), np.float32)))
+    canvas(page, "x").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator("#cell-name").inner_text() == ""
 
 
 def canvas(page, name):
@@ -332,6 +478,8 @@ def test_chinese(show):
     page = show(network())
     page.evaluate("() => open(0, {array: 'dx', index: [0, 0, 1, 1]})")
     page.get_by_role("button", name="中文").click()
+    page.mouse.move(30, 300)  # over an array
+    assert page.locator("#cell-name").inner_text().startswith("dx[0, 0, 1, 1]")  # it is kept
     assert "个乘积的和" in page.locator("#announcement").inner_text()
     assert page.locator("#head").inner_text().split() == ["位置", "因子", "乘积", "累计和"]
     assert page.locator("html").get_attribute("lang") == "zh"
@@ -341,10 +489,14 @@ def test_chinese(show):
 def test_names_cannot_break_out_of_the_page(show):
     class Scale(Tanh):
         def __repr__(self):
-            return "</script><b>Scale</b><!--"
+            return "</script><b>Scale</b><!--" + 50 * "long"
 
-    page = show(explain(Scale(), np.ones((1, 2), np.float32), title="<i>&amp;</i>"))
-    assert page.locator("h1").inner_text() == "<i>&amp;</i>"
+    narrow = {"viewport": {"width": 360, "height": 640}}
+    page = show(
+        explain(Scale(), np.ones((1, 2), np.float32), title="<i>&amp;</i>{{WORDS}}"), **narrow
+    )
+    assert page.locator("h1").inner_text() == "<i>&amp;</i>{{WORDS}}"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert "</script><b>Scale</b><!--" in page.locator("#steps").inner_text()
 
 

@@ -1,5 +1,6 @@
 """What `explain` takes apart, refuses and says without a browser; `minicnn explain`."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import minicnn
 from minicnn import (
+    GELU,
     BatchNorm2D,
     Conv2D,
     Dropout,
@@ -85,6 +87,15 @@ def test_the_arguments_are_left_as_they_were():
     np.testing.assert_array_equal(norm.state["running_mean"], 0)
 
 
+def test_a_parameter_with_the_name_of_another_array_is_refused():
+    layer = Scale()
+    layer.params["x"] = np.ones(3, np.float32)
+    with pytest.raises(
+        ValueError, match=r"a parameter of Scale\(.*\) needs another name than x, y"
+    ):
+        explain(layer, floats(2, 3))
+
+
 def test_two_explanations_of_dropout_agree():
     layer, x = Dropout(0.5), floats(2, 8)
     first, second = (explain(layer, x).steps[0].arrays["y"] for _ in range(2))
@@ -112,8 +123,33 @@ def test_a_layer_without_a_formula_is_measured():
     slopes = step.arrays["slopes of x"]
     np.testing.assert_allclose(slopes, 2 * np.eye(6), atol=1e-7)
     x = step.arrays["x"]
-    expected = np.concatenate([np.diag(row) for row in x])
+    expected = np.concatenate([np.diag(row) for row in x], axis=1)
     np.testing.assert_allclose(step.arrays["slopes of factor"], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_network_with_a_forward_of_its_own_is_one_step():
+    class Doubled(Sequential):
+        def forward(self, x):
+            y, saved = super().forward(x)
+            return 2 * y, saved
+
+    (step,) = explain(Doubled(Linear(3, 3)), floats(2, 3)).steps
+    assert (step.layer, step.kind) == ("Doubled", "measured") and step.findings
+
+
+def test_what_is_not_finite_is_shown_and_not_measured():
+    (step,) = explain(GELU(), np.array([[np.nan, 1]], np.float32)).steps
+    assert (step.findings, "slopes of x" in step.arrays) == ([], False)
+
+
+def test_numbers_that_the_page_cannot_read_become_floats():
+    class Whole(Scale):
+        def backward(self, dy, saved, need_dx=True):
+            dx, grads = super().backward(dy, saved, need_dx)
+            return dx.astype(np.int64), grads
+
+    explanation = explain(Whole(), floats(2, 3))
+    assert explanation.steps[0].arrays["dx"].dtype == np.float32 and explanation.steps[0].findings
 
 
 def test_a_large_layer_without_a_formula_is_shown_and_not_measured():
@@ -155,11 +191,27 @@ def test_the_words_are_the_same_in_both_languages():
     assert all(f'"{name}"' in script or f"word: {name}" in script for name in words["en"])
 
 
+def test_a_loss_with_settings_is_refused():
+    smoothed = functools.partial(softmax_cross_entropy, label_smoothing=0.1)
+    with pytest.raises(ValueError, match="loss must be a function without settings"):
+        explain(Tanh(), floats(2, 2), labels=np.arange(2), loss=smoothed)
+
+
+class Nothing(Tanh):
+    def backward(self, dy, saved, need_dx=True):
+        return None, {}
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
         ((3, floats(1, 2)), "layer must be a layer"),
-        ((Tanh(), floats(2, 2), floats(2, 3)), r"dy must have y's shape, \(2, 2\), got an array"),
+        ((Sequential(), floats(1, 2)), "layer must have a layer in it"),
+        ((Nothing(), floats(1, 2)), r"backward of Nothing\(\) must return \(dx, grads\)"),
+        ((Tanh(), floats(2, 2), floats(2, 2) * 1j), "dy must be of real numbers"),
+        ((Tanh(), floats(2, 2), [[1, 2], [3, 4]]), "expected a NumPy or CuPy array but got list"),
+        ((Tanh(), floats(2, 2), None, floats(2, 2)), "integers for softmax_cross_entropy"),
+        ((Tanh(), floats(2, 2), floats(2, 3)), r"dy must be of real numbers and have .* \(2, 2\)"),
         ((Tanh(), floats(2, 2), floats(2, 2), np.arange(2)), "give dy or labels, not both"),
         ((Tanh(), floats(2, 2), None, np.arange(3)), r"labels must be integers \(2,\), or floats"),
         ((Tanh(), floats(2, 2), None, floats(2, 3)), r"labels must be .* \(2, 2\) as the scores"),
@@ -194,6 +246,8 @@ def test_the_command(run_command, tmp_path):
         (["--model", "lenet", "--kernel", 3], "--kernel is for the small convolution"),
         (["--model", "lenet", "--data", "digits", "--image", 99999], "--image must be below"),
         (["/no/run"], "/no/run"),
+        (["--image", 3], "--image is for an image through a network: give RUN or --model"),
+        (["--exhibit", "ConvCropped", "--data-folder", "x"], "--data-folder is for an image"),
     ],
 )
 def test_bad_arguments_of_the_command(arguments, sentence, run_command):
