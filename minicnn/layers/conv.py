@@ -12,9 +12,9 @@ entry of x; where windows overlap, an entry of x receives from all that cover it
     dx = col2im(dwindows), without the border that is padding                                  (4)
     dbias[o] = sum_{n,p,q} dy[n, o, p, q]                                                      (5)
 
-As products of matrices, with a row of columns = im2col(x) for each (c, i, j):
+As products of matrices, with a row of K for each o, and of columns = im2col(x) for each (c, i, j):
 
-    Y = W columns + b        dW = dY columns^T        dX = col2im(W^T dY)
+    Y = K columns + b        dK = dY columns^T        dX = col2im(K^T dY)
 
 Stride, padding and dilation need no case of their own in backward: they are all in im2col, which
 is linear, and col2im is its transpose. With groups the channels are split, in and out alike, and

@@ -7,9 +7,9 @@ n, as in windows.py.
 
 `im2col` copies the windows out, a column for each output, and has one product of matrices:
 
-    Y = W columns, with columns = im2col(windows)                                           (1)
-    dW = dY columns^T                                                                       (2)
-    dX = col2im(W^T dY), without the border that is padding                                 (3)
+    Y = K columns, with columns = im2col(windows)                                           (1)
+    dK = dY columns^T                                                                       (2)
+    dX = col2im(K^T dY), without the border that is padding                                 (3)
 
 `windows` sums over the strided view itself and copies nothing out. Backward, dwindows is the same
 view of the padded dx. It is added to tap by tap: windows overlap, but no two outputs read the same
@@ -90,7 +90,7 @@ def _im2col_backward(
 
 
 def _matrices(weight: Array, windows: Array, groups: int) -> tuple[Array, Array]:
-    """W (groups, O/groups, C/groups*KH*KW) and the columns (groups, C/groups*KH*KW, OH*OW*N)."""
+    """K (groups, O/groups, C/groups*KH*KW) and the columns (groups, C/groups*KH*KW, OH*OW*N)."""
     filters = weight.reshape(groups, -1, weight[0].size)
     return filters, im2col(windows).reshape(groups, weight[0].size, -1)
 
