@@ -30,6 +30,7 @@ from minicnn import (
     Tanh,
     corr2d,
     fashion_mnist,
+    softmax,
     softmax_cross_entropy,
 )
 from minicnn.gradcheck import LossLayer
@@ -428,6 +429,29 @@ def batch_norm_paths():
     return figure
 
 
+def softmax_gradient():
+    """A row of logits, its probabilities, and the gradient, which they become at the label."""
+    z = np.log([[1.0, 2, 5]])
+    p, (_, dz) = softmax(z), softmax_cross_entropy(z, np.array([1]))
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    titles = (
+        "logits $z$",
+        "probabilities $p$, which add up to 1",
+        "$dz = p - 1$ at the label, else $p$",
+    )
+    for each, values, title in zip(axes, (z[0], p[0], dz[0]), titles):
+        colours = [ORANGE if k == 1 else BLUE for k in range(3)]
+        bars = each.bar(range(3), values, color=colours, edgecolor="black")
+        each.bar_label(bars, fmt="%.3f", padding=3)
+        each.axhline(0, color="black", linewidth=0.8)
+        each.set(title=title, xticks=range(3))
+        each.set_xticklabels(["class 0", "class 1,\nthe label", "class 2"])
+        each.margins(y=0.2)
+        each.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def residual_gradients():
     """The size of the gradient through twenty layers, without shortcuts and with them."""
     channels, depth = 16, 20
@@ -482,6 +506,7 @@ FIGURES = {
         augmentation,
         batch_norm_paths,
         residual_gradients,
+        softmax_gradient,
         *figures_chain_rule.FIGURES,
         *figures_channels.FIGURES,
     ]

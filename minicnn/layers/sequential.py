@@ -1,6 +1,6 @@
 """Layers in a row: each one's output is the next one's input.
 
-    y = f_L(... f_2(f_1(x)))                                                              (1)
+    y = f_last(... f_2(f_1(x)))                                                           (1)
     dL/dx_{l-1} = backward_l(dL/dx_l), from the last layer to the first                   (2)
 
 `forward` keeps a tape, what each layer saved, and `backward` reads it from its end.
