@@ -8,7 +8,7 @@ BROWSER = os.environ.get("MINICNN_BROWSER", "/usr/bin/chromium")
 REQUIRED = bool(os.environ.get("MINICNN_REQUIRE_BROWSER"))  # as in CI: then nothing is skipped
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other tests count the processes that are left
 def browser():
     if not REQUIRED:
         pytest.importorskip("playwright", reason="needs the extra `browser`")
