@@ -152,7 +152,7 @@ def convolution_stride():
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = [
         ("padded image", np.pad(x, 1), "$y_{%d,%d}$"),
-        ("its gradient", sums, "$dy_{%d,%d} W$"),
+        ("its gradient", sums, "$dy_{%d,%d} K$"),
     ]
     for axes, (title, matrix, label) in zip(figure.subplots(1, 2), panels):
         draw_matrix(axes, matrix, (0, 0), "", border)
