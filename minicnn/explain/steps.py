@@ -2,9 +2,7 @@
 
 A step is a layer, or the loss, with all the arrays that its equations speak of. What a cell of an
 array is the sum of is worked out on the page, by formulas.js; here is only which formula a layer
-has, and what it needs. Where a layer has none, the slopes of y are measured, by differences of its
-forward. With dy they give dx by the chain rule, as in base.py, and nothing is taken from the
-layer's backward but how much it differs between float32 and float64.
+has, and what it needs. Where a layer has none, measured.py measures the slopes of y.
 """
 
 import functools
@@ -19,8 +17,8 @@ import numpy as np
 
 from minicnn.arguments import FLOATS, Shape, require, shown
 from minicnn.backend import Array
+from minicnn.explain.measured import is_finite, measure
 from minicnn.gradcheck import check_gradients
-from minicnn.gradcheck.differences import slopes
 from minicnn.layers import (
     AvgPool2D,
     Conv2D,
@@ -41,11 +39,6 @@ from minicnn.layers import (
 from minicnn.layers.composite import Composite
 from minicnn.losses import softmax, softmax_cross_entropy
 from minicnn.windows import Window
-
-STEP = 1e-6  # of the differences, in float64, as a share of how far an array's entries spread
-MOST_SLOPES = 200_000  # of one layer
-KINK = 1e-4  # of the largest slope: how much slopes to the right and left differ at a kink
-MOST_NOISE = 1e-3  # of the largest entry of a gradient: more than float32 may be off
 
 Numbers = dict[str, tuple[int, ...]]
 CONVOLUTION: Numbers = {"y": (1,), "dx": (3, 4), "dweight": (2,), "dbias": (5,)}
@@ -194,7 +187,7 @@ def loss_step(loss: Callable, scores: Array, target: Array) -> tuple[Array, Step
 def _step(layer: Layer, name: str, arrays: dict[str, Array]) -> Step:
     base = next((kind for kind in type(layer).__mro__ if kind in KINDS), None)
     kind, numbers = KINDS[base] if base else ("measured", {})
-    measured, noise = _slopes(layer, arrays) if kind == "measured" else ({}, {})
+    measured, noise = measure(layer, arrays) if kind == "measured" else ({}, {})
     if kind == "dropout":
         ones = np.ones_like(arrays["x"])
         arrays["mask"] = Dropout.forward(layer, ones)[0]  # type: ignore[arg-type]
@@ -240,46 +233,11 @@ def _geometry(layer: Layer, x_shape: Shape) -> dict[str, Any]:
     }
 
 
-def _slopes(layer: Layer, arrays: dict[str, Array]) -> tuple[dict[str, Array], dict[str, float]]:
-    """dy[m]/dx[k] of x and each parameter, (K, M), by central differences of forward; where y has a
-    kink, how far slopes to the right and left are from that. And the noise: what rounding does to
-    the slopes, and in float32 to the gradients."""
-    dtype, y = arrays["x"].dtype, arrays["y"]
-    inputs = [arrays[name] for name in ("x", *layer.params)]
-    count = y.size * sum(array.size for array in inputs)
-    if count > MOST_SLOPES or not all(np.isfinite(array).all() for array in (y, *inputs)):
-        return {}, {}
-    layer = layer.astype(np.float64)
-    x, dy = (np.array(arrays[name], np.float64, order="C") for name in ("x", "dy"))
-
-    def output() -> Array:
-        return layer.forward(x.copy())[0].ravel()
-
-    here, (dx, grads) = output(), _backward(layer, dy, layer.forward(x.copy())[1])
-    largest = max(np.abs(array).max(initial=0) for array in (here, *inputs))
-    found, noise = {}, {}
-    for name, array in {"x": x, **layer.params}.items():
-        step = STEP * float(array.std() or np.abs(array).max() or 1) if array.size else STEP
-        noise[f"slopes of {name}"] = float(4 * np.finfo(float).eps * largest / step)
-        sides = [slopes(output, here, array, k, 1.0, step) for k in range(array.size)]
-        right, left = np.moveaxis(np.reshape(sides, (array.size, 2, here.size)), 1, 0)
-        found[f"slopes of {name}"] = ((right + left) / 2).astype(dtype)
-        kinks = np.abs(right - left) / 2
-        kinks[kinks < KINK * np.abs(found[f"slopes of {name}"]).max(initial=0)] = 0
-        if kinks.any():
-            found[f"kinks of {name}"] = kinks.astype(dtype)
-        exact, given = {"x": dx, **grads}.get(name), arrays.get(f"d{name}")
-        if exact is not None and given is not None and exact.shape == given.shape:
-            off = np.abs(given - exact).max(initial=0)
-            noise[f"d{name}"] = float(min(4 * off, MOST_NOISE * np.abs(exact).max(initial=0)))
-    return found, noise
-
-
 def _findings(layer: Layer, x: Array) -> list[str]:
     """What the checker says of a layer that is not of this library, if it is small and finite."""
     inputs = [x, *layer.params.values()]
     is_small = sum(array.size for array in inputs) <= 2000
-    if not is_small or not all(np.isfinite(array).all() for array in inputs):
+    if not is_small or not is_finite(inputs):
         return []
     report = check_gradients(layer.astype(np.float64), x.astype(np.float64))
     return [str(finding) for finding in report.findings]
