@@ -1,9 +1,10 @@
-"""Makes cheat-sheet.md: `python docs/cheat_sheet.py`.
+"""Makes cheat-sheet.md, the same to print, and glossary.md: `python docs/cheat_sheet.py`.
 
 The equations are those at the heads of the modules, and the mistakes those of the museum. What the
 sheet says of shapes, of what is saved and of multiply-adds, tests compare with the layers.
 """
 
+import html
 import importlib
 import re
 from collections.abc import Callable
@@ -34,17 +35,34 @@ from minicnn import (
 )
 
 PAGE = Path(__file__).with_name("cheat-sheet.md")
-WIDTH, LINES = 110, 105  # what an A4 page holds in print of 7 points
+PRINT, GLOSSARY_PAGE = PAGE.with_suffix(".html"), PAGE.with_name("glossary.md")
+WIDTH, LINES = 110, 90  # what an A4 page holds in print of 7.5 points
 WINDOW = {"kernel_size": (3, 2), "stride": 2}
 ANY, SAME = "any", "the same"
 IMAGE, OUTPUT = "(N, C, H, W)", "(N, C, OH, OW)"
 
 INTRO = """# Cheat sheet
 
-Every layer, forward and backward, on one A4 page in print of 7 points. The equations have the
-numbers of their modules. Multiply-adds are those of forward; dx and dweight take as many each, so
-backward costs twice as much. The mistakes are those of [the museum](museum.md).
-`python docs/cheat_sheet.py` makes this page.
+Every layer, forward and backward: [cheat-sheet.html](cheat-sheet.html) prints it on one A4 page.
+The equations have the numbers of their modules and pages. Multiply-adds are those of forward; dx
+and dweight take as many each, so backward costs twice as much. The mistakes are those of [the
+museum](museum.md), and the letters and words those of [the glossary](glossary.md).
+`python docs/cheat_sheet.py` makes all of these pages.
+"""
+
+HTML = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>minicnn: cheat sheet</title>
+<style>
+@page { size: A4; margin: 10mm 12mm; }
+body { margin: 0; }
+pre { margin: 0 auto; width: max-content; font: 7.5pt/8.6pt "DejaVu Sans Mono", monospace; }
+</style>
+<pre>
+{sheet}
+</pre>
+</html>
 """
 
 
@@ -130,7 +148,7 @@ ENTRIES = [
         "dx is the body's alone", "ResidualShortcutForgotten",
     ),
     Entry(
-        softmax_cross_entropy, "(N, K)", "()", "nothing: it returns dz", "losses", [1, 2, 3],
+        softmax_cross_entropy, "(N, O)", "()", "nothing: it returns dz", "losses", [1, 2, 3],
         "dz = -1/(N p) at the label, without softmax's Jacobian",
         "cross_entropy_jacobian_forgotten",
     ),
@@ -140,26 +158,140 @@ ENTRIES = [
     ),
 ]  # fmt: skip
 
-GLOSSARY = {
-    "dy": "the upstream gradient: the derivative of the loss with respect to y",
-    "tap": "(i, j), a place in the kernel; window: what the taps of one output (p, q) read",
+NOTES = {
     "windows": "what tap (i, j) of output (p, q) reads: row p*S + i*D, column q*S + j*D of the "
     "padded image",
-    "S, D, G": "stride; dilation, the distance of two taps; groups, each a convolution of its own",
     "OH": "floor((H + top + bottom - D*(KH - 1) - 1) / S) + 1, and likewise OW",
-    "col2im": "adds each entry of dwindows to the pixel that its tap read",
-    "logits": "z, what goes into softmax; p, the probabilities that come out",
     "M": "the numbers that a mean is over: N*H*W in a channel, all entries of a prediction",
 }
+
+LETTERS = {
+    "A": "the weight matrix of a linear layer, in code `weight`",
+    "C": "channels of the image; $c$ is one of them",
+    "D": "dilation, the distance of two taps",
+    "E": "expected value",
+    "F": "the fans of a layer, where both are the same",
+    "G": "groups of channels",
+    "H": "height, the rows of an image; $h$ is one of them",
+    "I": "inputs of a linear layer; in bold, the identity matrix",
+    "J": "Jacobian, the matrix of the derivatives of a map",
+    "K": "kernel of a convolution, in code `weight`; it has $KH$ rows and $KW$ columns",
+    "L": "loss, one number",
+    "M": "numbers that a mean is over; $m$ is one of them, in SGD the momentum, in Adam the mean",
+    "N": "images of a batch; $n$ is one of them",
+    "O": "outputs: features, filters or classes; $o$ is one of them",
+    "P": "rows or columns of padding on each side",
+    "Q": "projection, in batch normalisation",
+    "R": "output rows that are computed as one product",
+    "S": "stride",
+    "T": "matrix of a convolution; as an exponent, transposed",
+    "V": "two kernels as one",
+    "W": "width, the columns of an image; $w$ is one of them, or a single weight",
+    "X": "$x$ as a matrix, input of a layer; likewise $Y$, its output",
+    "i": "$(i, j)$ is a tap, a place in the kernel; $i$ alone an input, $j$ any index",
+    "p": "$(p, q)$ is an output's place in the image; in softmax and dropout $p$ is a probability",
+    "s": "the inverse of the standard deviation, in code `inverse_std`",
+    "t": "target: a label, or what should be predicted",
+    "v": "what an optimizer keeps: in SGD the velocity, in Adam the mean of the squares",
+    "z": "logits, or what goes into an activation",
+}
+"""Capital letters mean one thing on all pages, and so do s, t and v."""
+
+GLOSSARY = {
+    "activation": ("a function of each entry, such as ReLU", "activations"),
+    "batch": ("the examples that one step looks at", "chain-rule"),
+    "bias": ("a number that is added to every output of a feature or filter", "linear"),
+    "bias correction": ("division that makes running means right from the first step on", "adam"),
+    "body": ("the layers that a shortcut leads around", "residual"),
+    "cache": ("a small fast memory, which what was used last stays in", "fast-convolution"),
+    "central difference": ("the slope between a step to the right and one to the left", "checking"),
+    "channel": ("one of the planes of an image, such as its red", "channels"),
+    "clipping": ("shortening all gradients by one factor", "sgd"),
+    "col2im": ("adds each entry of dcolumns to the pixel that its tap read", "col2im"),
+    "columns": ("the windows of an image as columns of a matrix", "im2col"),
+    "convolution": ("here a cross-correlation; a true one rotates the kernel", "cross-correlation"),
+    "cross-entropy": ("minus the logarithm of the label's probability", "softmax-cross-entropy"),
+    "dilation": ("the distance of two taps, in pixels", "strides"),
+    "dropout": ("setting entries to 0 at random in training", "dropout"),
+    "fan": ("the number of products in an output, or of outputs of an input", "glorot"),
+    "filter": ("the kernels that make one channel of the output", "convolution"),
+    "full convolution": ("one whose kernel goes wherever it touches the image", "convolution"),
+    "gradient": ("dx, the derivatives of the loss with respect to the entries of x", "chain-rule"),
+    "groups": ("convolutions side by side, each on its share of the channels", "strides"),
+    "im2col": ("copies each window of an image into a column", "im2col"),
+    "inference": ("using a network without training it", "batch-norm-inference"),
+    "Jacobian": ("the derivatives of all outputs with respect to all inputs", "activations"),
+    "kernel": ("the small array of weights that slides over an image", "cross-correlation"),
+    "kink": ("a place where the slopes to the left and to the right differ", "checking"),
+    "label": ("the number of the right class", "one-pass"),
+    "layer": ("turns one array into another, and back: forward and backward", "chain-rule"),
+    "learning rate": ("what a step multiplies the gradient by", "one-pass"),
+    "logits": ("z, what goes into softmax", "one-pass"),
+    "loss": ("one number that says how wrong the outputs are", "chain-rule"),
+    "momentum": ("the share of the last velocity that a step keeps", "sgd"),
+    "padding": ("a border of constants, zeros for a convolution", "strides"),
+    "parameter": ("a weight or bias, which training changes", "chain-rule"),
+    "pooling": ("the mean or the maximum of each window", "average-pooling"),
+    "receptive field": ("the pixels that an output depends on", "two-convolutions"),
+    "running mean": ("a mean in which older values count less and less", "batch-norm-inference"),
+    "saturation": ("where an activation is so flat that little gradient passes", "activations"),
+    "schedule": ("how the learning rate changes over the training", "sgd"),
+    "shortcut": ("the way around a body, on which x is added", "residual"),
+    "slab": ("the rows of an image that the windows of one block see", "fast-convolution"),
+    "softmax": ("makes probabilities of logits: exp, divided by the sum", "softmax-cross-entropy"),
+    "stride": ("how many pixels a window moves by", "strides"),
+    "subgradient": ("a slope between those to the left and to the right", "max-pooling"),
+    "tap": ("(i, j), a place in the kernel", "chain-rule"),
+    "tape": ("what the layers save in forward, for backward", "one-pass"),
+    "tie": ("several largest entries in one window", "max-pooling"),
+    "transposed convolution": ("the dx of a convolution, as a layer", "transposed-convolution"),
+    "upstream gradient": ("dy, the gradient of a layer's output", "chain-rule"),
+    "warm-up": ("a learning rate that rises at the start", "sgd"),
+    "weight decay": ("making each weight smaller in each step", "sgd"),
+    "window": ("the pixels that the taps of one output read", "chain-rule"),
+}
+"""A word: its meaning, and the page that explains it."""
+
+
+def sheet() -> str:
+    lines = [line for entry in ENTRIES for line in block(entry)]
+    return "\n".join([*lines, "", *(f"{word:8} {meaning}" for word, meaning in NOTES.items())])
 
 
 def page() -> str:
     """The sheet, as Markdown."""
-    lines = [INTRO, "```text"]
-    for entry in ENTRIES:
-        lines += block(entry)
-    lines += ["", *(f"{word:8} {meaning}" for word, meaning in GLOSSARY.items()), "```", ""]
-    return "\n".join(lines)
+    return f"{INTRO}\n```text\n{sheet()}\n```\n"
+
+
+def print_page() -> str:
+    """The sheet, as HTML that prints on one page."""
+    return HTML.replace("{sheet}", html.escape(sheet(), quote=False))
+
+
+def glossary() -> str:
+    """The letters and words of all pages, as Markdown."""
+    rows = [
+        "# Glossary",
+        "",
+        "Letters and words that the pages use in a sense of their own. dx is the gradient of x.",
+        "`python docs/cheat_sheet.py` makes this page.",
+        "",
+        "| letter | meaning |",
+        "|---|---|",
+        *(f"| ${letter}$ | {meaning} |" for letter, meaning in LETTERS.items()),
+        "",
+        "| word | meaning |",
+        "|---|---|",
+    ]
+    for word, (meaning, name) in sorted(GLOSSARY.items(), key=lambda item: item[0].lower()):
+        rows.append(f"| [{word}]({where(name).relative_to(PAGE.parent)}) | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def where(name: str) -> Path:
+    """The page of this name."""
+    path = PAGE.parent / "derivations" / f"{name}.md"
+    return path if path.exists() else PAGE.parent / f"{name}.md"
 
 
 def block(entry: Entry) -> list[str]:
@@ -187,7 +319,8 @@ def justified(left: str, right: str) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(page())
+    for path, text in {PAGE: page(), PRINT: print_page(), GLOSSARY_PAGE: glossary()}.items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":

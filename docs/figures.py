@@ -40,24 +40,24 @@ FOLDER = Path(__file__).parent / "figures"
 
 
 def linear_uses():
-    """The product X W^T: where an entry of X is used, and where an entry of W."""
+    """The product X A^T: where an entry of X is used, and where an entry of A."""
     x = np.array([[1, 2], [3, -1], [-2, 1]])
     weight = np.array([[2, 1], [-1, 3], [1, 2], [3, -2]])
     panels = [
         (
-            "$x_{0,1}$ is used in row 0 of $Y$,\nwith the factors $w_{o,1}$",
+            "$x_{0,1}$ is used in row 0 of $Y$,\nwith the factors $a_{o,1}$",
             ([((0, 1), ORANGE)], [(np.s_[1, :], BLUE)], [(np.s_[0, :], ORANGE)]),
         ),
         (
-            "$w_{2,0}$ is used in column 2 of $Y$,\nwith the factors $x_{n,0}$",
+            "$a_{2,0}$ is used in column 2 of $Y$,\nwith the factors $x_{n,0}$",
             ([(np.s_[:, 0], BLUE)], [((0, 2), ORANGE)], [(np.s_[:, 2], ORANGE)]),
         ),
     ]
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     for axes, (title, (of_x, of_weight, of_product)) in zip(figure.subplots(1, 2), panels):
         draw_matrix(axes, x, (0, 3), "$X$", of_x)
-        draw_matrix(axes, weight.T, (3, 0), "$W^T$", of_weight)
-        draw_matrix(axes, x @ weight.T, (3, 3), "$X W^T$", of_product)
+        draw_matrix(axes, weight.T, (3, 0), "$A^T$", of_weight)
+        draw_matrix(axes, x @ weight.T, (3, 3), "$X A^T$", of_product)
         axes.set(xlim=(-0.2, 7.2), ylim=(6.2, -0.9), aspect="equal")
         axes.set_title(title)
         axes.axis("off")
@@ -305,9 +305,9 @@ def two_convolutions():
     for i, dweight in enumerate(dweights):
         left, right = corners[i] + forward[i].shape[1], corners[i + 1]
         centre = (left + right) / 2
-        draw_matrix(axes, dweight, (centre - 1, middle), f"$dW_{i + 1}$")
-        arrow((left + 0.3, top + 1.5), (right - 0.3, top + 1.5), rf"$\star\ W_{i + 1}$")
-        arrow((right - 0.3, bottom + 1.5), (left + 0.3, bottom + 1.5), rf"$\ast\ W_{i + 1}$")
+        draw_matrix(axes, dweight, (centre - 1, middle), f"$dK_{i + 1}$")
+        arrow((left + 0.3, top + 1.5), (right - 0.3, top + 1.5), rf"$\star\ K_{i + 1}$")
+        arrow((right - 0.3, bottom + 1.5), (left + 0.3, bottom + 1.5), rf"$\ast\ K_{i + 1}$")
         arrow((left - 0.3, top + len(forward[i]) + 0.2), (centre - 1.2, middle + 0.6))
         arrow((right + 0.3, bottom - 0.2), (centre + 1.2, middle + 1.4))
     axes.set(xlim=(-0.2, 19.2), ylim=(13.2, -1), aspect="equal")

@@ -1,8 +1,8 @@
 """Cross-correlation: its definition, its matrix, its cost, and one, two and three dimensions.
 
-A convolutional layer is a fully connected layer of which most weights are zero and the rest are a
-few numbers, repeated. Look for the diagonals in the matrix, for the two counts of parameters, and
-for what the same few lines find in a signal, in a picture and in a stack of frames.
+A convolutional layer is a fully connected layer in which most weights are zero and the rest are a
+few numbers, repeated. Look for the diagonals in the matrix, the two counts of parameters, and what
+the same few lines find in a signal, in a picture and in a stack of frames.
 
 In the course, Dive into Deep Learning: "From Fully Connected Layers to Convolutions" and
 "Convolutions for Images".
@@ -25,7 +25,7 @@ GREYS = ["#252525", "#737373", "#bdbdbd"]
 
 
 def correlate(X, K):
-    """Y[p] = sum over a of K[a] * X[p + a], with as many axes as X and K have."""
+    """Y[p] = sum over a of K[a] * X[p + a], for any number of axes."""
     Y = np.zeros(np.subtract(X.shape, K.shape) + 1)
     for tap in np.ndindex(K.shape):
         Y += K[tap] * X[tuple(slice(a, a + size) for a, size in zip(tap, Y.shape))]
@@ -73,11 +73,11 @@ def convolution():
     point[1, 1] = 1
     print("Of a single 1 it makes a copy of the kernel, and cross-correlation a rotated copy:")
     print(corr2d(point, K[::-1, ::-1]), corr2d(point, K), sep="\n")
-    print("A layer that learns its kernel finds the one or the other: nothing is lost.\n")
+    print("A layer that learns its kernel finds one or the other: nothing is lost.\n")
 
 
 def compare(signal, kernel):
-    print("The definition takes any number of axes. Largest difference of correlate from")
+    print("The definition takes any number of axes. correlate differs at most by this much from")
     correlated, convolved = (f(signal, kernel, "valid") for f in (np.correlate, np.convolve))
     difference = largest_difference(correlate(signal, kernel), correlated)
     print(f"  np.correlate in 1-D: {difference:.0e}")
@@ -93,7 +93,7 @@ def noisy_step():
 
 
 def film(background):
-    """Three frames, (3, H, W): a white disc moves over a background that stands still."""
+    """Three frames, (3, H, W): a white disc moves over a still background."""
     frames = np.repeat(background[None], 3, axis=0)
     rows, columns = np.indices(background.shape)
     for t, frame in enumerate(frames):

@@ -1,6 +1,6 @@
 """Edges: what kernels made by hand find in an image.
 
-A kernel of two weights, 1 and -1, answers where neighbours in a row differ. Look for the edges
+A kernel of two weights, 1 and -1, responds where neighbours in a row differ. Look for the edges
 that it misses, and in the gallery for the sign: red and blue are the two directions of a change.
 
 In the course, Dive into Deep Learning: "Convolutions for Images", "Object Edge Detection in

@@ -1,7 +1,7 @@
 """Learning a kernel: gradient descent finds the edge detector that made the data.
 
-Only an image and its edge map are given. Look for the course's losses, step by step; for the two
-speeds, one for each eigenvector of the curvature; and for the learning rate from which on the loss
+Only an image and its edge map are given. Look for the course's losses, step by step; the two
+speeds, one for each eigenvector of the curvature; and the learning rate beyond which the loss
 grows.
 
 In the course, Dive into Deep Learning: "Convolutions for Images", "Learning a Kernel".
@@ -18,9 +18,9 @@ X[..., 2:6] = 0
 TRUE = np.array([1.0, -1.0])
 Y = corr2d(X[0, 0], TRUE[None])[None, None]
 
-# The course does not tell its random start. An error of the kernel is multiplied by I - lr*H in
-# each step; undoing ten steps from the kernel that the course prints gives [-0.5807, 0.0387].
-# Around there, only starts within 0.0001 of this one give all printed digits.
+# The course does not give its random start. Each step multiplies the kernel's error by I - lr*H;
+# undoing ten steps from the kernel that the course prints gives [-0.5807, 0.0387]. Near there, only
+# starts within 0.0001 of this one give all printed digits.
 START = np.array([-0.58187, 0.03946])
 
 
@@ -49,7 +49,7 @@ def learn(start, lr=0.03, steps=10):
 
 
 def hessian():
-    """(2, 2). The gradient is linear in the kernel, so its differences are exact."""
+    """The Hessian, (2, 2). The gradient is linear in the kernel, so its differences are exact."""
     here, right, up = (
         loss_and_grads(layer_with(kernel))[1]["weight"].ravel()
         for kernel in ([0, 0], [1, 0], [0, 1])

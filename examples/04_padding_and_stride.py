@@ -1,7 +1,7 @@
 """Padding and stride: how large the output is, and which pixels no window reads.
 
-Look for the floor in the formula: what it cuts off are rows and columns at the end. The picture
-has, in each pixel, the number of windows that read it.
+Look for the floor in the formula: it cuts off rows and columns at the end. The picture shows, in
+each pixel, the number of windows that read it.
 
 In the course, Dive into Deep Learning: "Padding and Stride".
 """
@@ -33,7 +33,7 @@ def summing(**geometry):
 
 
 def written(geometry):
-    """As one writes it: kernel_size 3, padding 1."""
+    """In words: kernel_size 3, padding 1."""
     return ", ".join(f"{name} {value}" for name, value in geometry.items())
 
 
@@ -56,14 +56,14 @@ def two_by_hand():
     X, K = np.arange(9.0).reshape(1, 1, 3, 3), np.array([[[[0.0, 1], [2, 3]]]])
     print("The image 0..8, 3 x 3, kernel [[0, 1], [2, 3]], padding 1:")
     print(convolution(K, padding=1)(X)[0, 0].astype(int))
-    print("With stride (3, 2), of these every third row and every second column:")
+    print("With stride (3, 2), every third row and every second column of these:")
     print(convolution(K, padding=1, stride=(3, 2))(X)[0, 0].astype(int))
     print()
 
 
 def windows_of(layer, size):
-    """How many windows read each entry of an image of this size. Each passes 1 on to all that it
-    reads, so backward counts them."""
+    """How many windows read each entry of an image of this size. Each passes 1 to every entry that
+    it reads, so backward counts them."""
     y, saved = layer.forward(np.ones((1, 1, *size)))
     return layer.backward(np.ones_like(y), saved)[0][0, 0].astype(int)
 
@@ -73,7 +73,7 @@ def left_out():
     print("With kernel 3 and stride 2, 8 rows give (8 - 3)/2 + 1 = 3.5, so 3: one row is left.")
     print("How many windows read each pixel:")
     print(windows_of(summing(kernel_size=3, stride=2), (8, 8)))
-    print("The last row and column are in none. So for other kernels and strides, no padding:")
+    print("The last row and column are in none. Other kernels and strides, without padding:")
     for kernel, stride in ((3, 1), (3, 2), (3, 3), (5, 4), (2, 3)):
         unread = windows_of(summing(kernel_size=kernel, stride=stride), (8, 8)).sum(axis=1) == 0
         rows = np.flatnonzero(unread)
@@ -84,7 +84,7 @@ def left_out():
 
 def total_or_per_side():
     print("The course's formula has the total padding p, minicnn's the padding of each side, p/2.")
-    print("The size is kept if p = kernel - 1. Two equal sides make that for odd kernels only:")
+    print("The size is kept if p = kernel - 1. With equal sides that works for odd kernels only:")
     image = np.ones((1, 1, 8, 8))
     for kernel in (3, 4, 5):
         sizes = [summing(kernel_size=kernel, padding=p)(image).shape[2] for p in (1, 2)]
@@ -102,7 +102,7 @@ def sizes_without_padding(size, kernel):
 
 
 def how_deep():
-    print("Without padding a kernel of k takes k - 1 rows and columns off in each layer. Kernel 5:")
+    print("Without padding, a kernel of k removes k - 1 rows and columns in each layer. Kernel 5:")
     for size in (32, 224):
         sizes = list(sizes_without_padding(size, 5))
         print(f"  {size} x {size}: {len(sizes)} layers, then {sizes[-1]} x {sizes[-1]}", end="")
@@ -111,13 +111,13 @@ def how_deep():
 
 
 def frame(axes, corner, shape, **style):
-    """A frame just inside `shape` (height, width) cells from `corner` (row, column) on."""
+    """A frame just inside `shape` (height, width) cells that begin at `corner` (row, column)."""
     (row, column), (height, width) = np.add(corner, 0.07), np.subtract(shape, 0.14)
     axes.add_patch(Rectangle((column, row), width, height, fill=False, **style))
 
 
 def draw(axes, geometry):
-    """The padded image with three windows, and beside it the output with what comes of them."""
+    """The padded image with three windows, and beside it the output with their results."""
     layer = summing(**geometry)
     (ph, _), (pw, _) = layer.window.padding
     counts = windows_of(summing(**geometry | {"padding": 0}), (8 + 2 * ph, 8 + 2 * pw))

@@ -1,8 +1,8 @@
 """Several input channels, several output channels, and the 1x1 convolution.
 
-Look for: each output channel is a sum over all input channels; a 1x1 convolution is one matrix
-that every pixel's channels are multiplied by; and two right ways to compute it differ in the last
-bits, because a sum of floats depends on its order.
+Look for: each output channel is a sum over all input channels; a 1x1 convolution multiplies every
+pixel's channels by the same matrix; and two right ways to compute it differ in the last bits,
+because a sum of floats depends on its order.
 
 In the course, Dive into Deep Learning: "Multiple Input and Multiple Output Channels" and its
 exercise on the 1x1 convolution.
@@ -50,8 +50,8 @@ def one_by_one():
     X, K = rng.standard_normal((3, 3, 3)), rng.standard_normal((2, 3, 1, 1))
     Y1, Y2 = corr2d_multi_in_out_1x1(X, K), corr2d_multi_in_out(X, K)
     print("\nA 1x1 convolution sees one pixel at a time: it is the matrix product")
-    print(f"{K.shape[:2]} @ {X.reshape(3, -1).shape} over the channels. From the general form it")
-    print(f"differs by at most {largest_difference(Y1, Y2):.1e}. Neither is wrong.")
+    print(f"{K.shape[:2]} @ {X.reshape(3, -1).shape} over the channels. Compared with the")
+    print(f"general form it differs by at most {largest_difference(Y1, Y2):.1e}. Neither is wrong.")
 
 
 def order_of_a_sum():
@@ -60,7 +60,7 @@ def order_of_a_sum():
     print(f"(a + b) + c = {(a + b) + c}")
     print(f"a + (b + c) = {a + (b + c)}, since the neighbours of 1e8 are {np.spacing(a):.0f} apart")
     print("\nA 1x1 convolution from 256 to 64 channels of 28x28 pixels, summed in two orders: as")
-    print("one matrix product, and channel after channel, the last one first.")
+    print("one matrix product, and channel by channel, from the last to the first.")
     rng = np.random.default_rng(0)
     X, K = rng.standard_normal((256, 784)), rng.standard_normal((64, 256))
     for dtype in (np.float32, np.float64):
@@ -79,7 +79,7 @@ def order_of_a_sum():
 
 
 def colours_mixed():
-    """A photograph's three channels, the matrix, and the three channels that it makes of them."""
+    """A photograph's three channels, the matrix, and the three channels that it turns them into."""
     photo, matrix = photograph(160, "RGB").transpose(2, 0, 1), np.array(list(MIXES.values()))
     mixed = convolution(matrix[:, :, None, None])(photo[None])[0]
     figure = Figure(figsize=(8, 4.3), layout="constrained")

@@ -1,8 +1,8 @@
 """Maximum and average pooling, what they do to a shift, and how to build them from other layers.
 
-Look for: what was worked out for one window holds for every channel on its own; after pooling, an
-image and its shifted copy are more alike than before, but not equal; average pooling is a
-convolution; maximum pooling is not, but convolutions and ReLUs together make it.
+Look for: pooling treats every channel by itself; after pooling, an image and its shifted copy are
+more alike than before, but not equal; average pooling is a convolution; maximum pooling is not, but
+convolutions and ReLUs together can compute it.
 
 In the course, Dive into Deep Learning: "Pooling", with two of its exercises.
 """
@@ -50,20 +50,20 @@ def padding_and_stride():
         MaxPool2D((2, 3), stride=(2, 3), padding=(0, 1)),
     ):
         print(f"{layer}:\n{layer(X)[0, 0]}")
-    print("The step is the window's size if nothing is said: no window overlaps another.")
+    print("By default the stride is the window's size, so that windows do not overlap.")
     two = np.concatenate([X, X + 1], axis=1)
     layer = MaxPool2D(3, padding=1, stride=2)
-    print(f"Channels are pooled apart, X and X + 1 give two:\n{layer(two)[0]}")
+    print(f"Each channel is pooled by itself; X and X + 1 give two:\n{layer(two)[0]}")
 
 
 def vertical_edges(images):
-    """How much each pixel differs from its left neighbour: (N, 1, H, W) of any sign -> >= 0."""
+    """How much each pixel differs from its left neighbour, (N, 1, H, W), all >= 0."""
     layer = convolution(np.float32([[[[-1, 1]]]]))
     return abs(layer(np.pad(images, ((0, 0), (0, 0), (0, 0), (1, 0)))))
 
 
 def shifts(images):
-    """By pooling: (pooled edges, pooled edges of the images one pixel to the right)."""
+    """For each pooling: (pooled edges, pooled edges of the images one pixel to the right)."""
     border = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)))  # 32x32, with room to shift
     edges = vertical_edges(border)
     shifted = vertical_edges(np.roll(border, 1, axis=3))
@@ -80,7 +80,7 @@ def a_shift_by_one_pixel(images):
     for name, (before, after) in shifts(images).items():
         print(f"  {change(before, after):4.0%}  {name}")
     print("where 200% would be edges that nowhere meet. Pooling does not undo a shift: it makes it")
-    print("matter less, and the more, the larger the window.")
+    print("matter less: the larger the window, the less it matters.")
 
 
 def picture_of_a_shift(image):
@@ -109,10 +109,10 @@ def average_as_convolution(channels):
 
 
 def maximum_from_relus(channels):
-    """MaxPool2D(2) from convolutions and ReLUs, by max(a, b) = a + relu(b - a): first of pixels
-    side by side, then of these maxima one above the other.
+    """MaxPool2D(2) from convolutions and ReLUs, by max(a, b) = a + relu(b - a): first for pixels
+    side by side, then for these maxima, one above the other.
 
-    A ReLU lets no negative a pass, so that a takes two channels: a = relu(a) - relu(-a).
+    A ReLU stops a negative a, so a takes two channels: a = relu(a) - relu(-a).
     """
     parts = np.array([[-1, 1], [1, 0], [-1, 0]])  # (a, b) -> b - a, a, -a
     join = np.array([1, 1, -1])  # their ReLUs -> max(a, b)
@@ -129,7 +129,7 @@ def maximum_from_relus(channels):
 def pooling_from_other_layers():
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((8, 3, 12, 12)), rng.standard_normal((8, 3, 6, 6))
-    print("\nThe same from other layers, on 3 channels of random numbers in float64:")
+    print("\nPooling built from other layers, on 3 channels of random numbers in float64:")
     for pooling, built in (
         (AvgPool2D(2), average_as_convolution(3)),
         (MaxPool2D(2), maximum_from_relus(3)),

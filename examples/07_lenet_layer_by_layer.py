@@ -48,20 +48,20 @@ def the_courses_table(net):
     for layer, _, shape in net.trace(x.shape):
         x = layer(x)
         equal &= x.shape == shape
-    print(f"These shapes are worked out from the arguments; running it gives the same: {equal}")
+    print(f"These shapes follow from the arguments alone; running it gives the same: {equal}")
     sizes = [sum(p.size for p in layer.params.values()) for layer in net.layers if layer.params]
     print("Parameters:", " + ".join(f"{size:,}" for size in sizes), f"= {sum(sizes):,}")
 
 
 def products_of_backward(net, x_shape):
-    """Multiply-adds of each layer: those of forward once for dweight and once for dx, which the
-    first layer does not need."""
+    """Multiply-adds of each layer: as many as forward for dweight, and as many again for dx, which
+    the first layer does not need."""
     forward = [layer.multiply_adds(shape) for layer, shape, _ in net.trace(x_shape)]
     return [forward[0], *(2 * products for products in forward[1:])]
 
 
 def clock(device):
-    """Seconds, read when `device` has done all that it was given."""
+    """Seconds, read when `device` has finished its work."""
     synchronize(device)
     return time.perf_counter()
 
@@ -85,7 +85,7 @@ def one_step(net, x, labels):
 
 
 def costs(net, data, steps=9):
-    """By title, a row (forward, backward) for each layer."""
+    """For each title, a row (forward, backward) for each layer."""
     x, labels = data.batch(slice(0, BATCH))
     rows = summarize(net.to("cpu"), x.shape)
     with threadpool_limits(1):  # one core, whatever else the machine does
@@ -109,9 +109,9 @@ def print_costs(net, columns):
     print(f"{'sum':<25}" + "".join(sums))
     print("Backward has twice the products, once for dweight, once for dx; the first layer has no")
     print("dx. MB forward are kept until backward, and an array that two layers keep counts at the")
-    print("first. MB backward are gradients; a dx lives only until the layer before has used it.")
+    print("first. MB backward are gradients; dx is kept only until the layer before has used it.")
     place = "the GPU" if net.device == "gpu" else "one core of this machine"
-    print(f"Milliseconds are those of {place}, medians of 9 steps.")
+    print(f"Milliseconds were measured on {place}, medians of 9 steps.")
     for title, column in columns.items():
         share = column[[isinstance(layer, Conv2D) for layer in net.layers]].sum() / column.sum()
         print(f"The convolutions have {share:.0%} of the {title.removeprefix('million ')}.")
@@ -140,13 +140,13 @@ def picture_of_costs(net, columns):
 def trained_for_a_moment(train, device):
     net = lenet_relu(np.random.default_rng(0)).to(device)
     history = fit(net, train, epochs=3, batch_size=32, optimizer=SGD(0.01, 0.9), progress=False)
-    print("\nThe next picture's network has ReLU and maximum pooling, and the same shapes. It saw")
+    print("\nThe next picture's network has ReLU, maximum pooling and the same shapes. It has seen")
     print(f"{len(train)} images three times; training accuracy {history.train_accuracy[-1]:.2f}.")
     return net
 
 
 def picture_of_feature_maps(net, image, classes):
-    """An image (1, 1, 28, 28) on its way through the network. One pixel is as large everywhere,
+    """An image (1, 1, 28, 28) on its way through the network. Pixels have the same size everywhere,
     and each map goes from black, zero, to white, its own maximum."""
     stages, x = [("image", image[0])], image
     for i, layer in enumerate(net.layers):

@@ -1,10 +1,10 @@
-"""LeNet on Fashion-MNIST, with the course's training loop written out on the library's parts.
+"""LeNet on Fashion-MNIST, with the course's training loop written out with the library's parts.
 
-Look for three things. The loss stays near ln 10 = 2.303, that of a guess, through the first epoch,
-and then falls at once: sigmoids pass little gradient on. The curves of training have a step at
-each epoch, for they are means over the epoch so far, as in the course; those of the test set jump,
-for at a learning rate of 0.9 the last few batches count for much. And the loop ends with the same
-weights as `minicnn train` with the same seed, bit for bit, for it takes the same steps.
+Look for three things. The loss stays near ln 10 = 2.303, that of guessing, through the first epoch,
+and then falls suddenly: sigmoids pass little gradient on. The training curves have a step at each
+epoch, because they are means over the epoch so far, as in the course; those of the test set jump,
+because at a learning rate of 0.9 the last few batches count for much. And the loop ends with the
+same weights as `minicnn train` with the same seed, bit for bit, because it takes the same steps.
 
 The curve is drawn while it trains: in a notebook, in a window, or else into a file.
 
@@ -20,17 +20,17 @@ from gallery import keep, largest_difference, parser, positive, run
 from minicnn import SGD, digits, evaluate, fashion_mnist, softmax_cross_entropy
 from minicnn.backend import choose_device
 from minicnn.datasets import batches
-from minicnn.models import MODELS
 from minicnn.plotting import LiveFigure, training_curves
 from minicnn.training import History
 from minicnn.training.parallel import batch_gradients
+from minicnn.zoo import MODELS
 
 BATCH_SIZE = 256
 DATA = {"fashion-mnist": (fashion_mnist, "lenet"), "digits": (digits, "lenet-relu")}
 
 
 def gradients_in_one_piece(net, data, index):
-    """(loss, correct, grads) of the images that `index` names: what one step needs to know."""
+    """(loss, correct, grads) of the images `index`: all that one step needs."""
     x, labels = data.batch(index, net.dtype)
     logits, saved = net.forward(x)
     loss, dlogits = softmax_cross_entropy(logits, labels)
@@ -39,7 +39,7 @@ def gradients_in_one_piece(net, data, index):
 
 
 def train(net, train_set, test_set, gradients, *, epochs, lr, seed, show=lambda history: None):
-    """Trains `net` and returns the history; gradients(index) is as above. The clock runs while
+    """Trains `net` and returns the history; gradients(index) is as above. The clock runs only while
     the network learns, not while it is evaluated or drawn."""
     optimizer = SGD(lr)
     history = History(len(train_set), net.device)
@@ -73,7 +73,7 @@ def train(net, train_set, test_set, gradients, *, epochs, lr, seed, show=lambda 
 
 
 def compare_one_step(net, train_set, gradients):
-    """Says how far the gradients of a batch in chunks are from those of the batch in one piece."""
+    """Prints how much the gradients of a batch in chunks differ from those of the whole batch."""
     index = np.arange(min(BATCH_SIZE, len(train_set)))
     _, _, whole = gradients_in_one_piece(net, train_set, index)
     _, _, summed, _ = gradients(index)

@@ -1,11 +1,11 @@
-"""A better LeNet: what each change to the course's network brings, one after the other.
+"""A better LeNet: what each change to the course's network brings, one after another.
 
 Each row of the table keeps the changes of the rows above. Look for the four kinds of change: the
 layers (ReLU, maximum pooling, batch normalisation, residual blocks), the optimiser (momentum,
 smaller batches, a schedule, weight decay), the size (more channels, smaller kernels), and the data
-(mirrored and shifted images). One seed's accuracy says little: rows that differ by less than half
-a percent may well change places with other `--seeds`. The last rows take long: `--rows 14` trains
-that row alone.
+(mirrored and shifted images). The accuracy for one seed says little: rows that differ by less than
+half a percent may well change places with other `--seeds`. The last rows take long: `--rows 14`
+trains that row alone.
 
 In the course, Dive into Deep Learning: the exercises of "Convolutional Neural Networks (LeNet)".
 """
@@ -34,8 +34,8 @@ from minicnn import (
 )
 from minicnn.backend import choose_device
 from minicnn.initializers import he_normal
-from minicnn.models import resnet_mini
 from minicnn.optimizers import SCHEDULES, constant
+from minicnn.zoo import resnet_mini
 
 DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": digits}
 COURSE = {
@@ -82,7 +82,7 @@ CHANGES = [
 
 
 def recipes():
-    """(what is new, all settings) of each row."""
+    """(what is new, all settings) for each row."""
     settings = COURSE
     for what, change in CHANGES:
         settings = settings | change
@@ -133,7 +133,7 @@ def train(settings, data, test, epochs, seed, device="cpu"):
 
 
 def table(rows):
-    """The rows as Markdown; of several seeds the mean, and the lowest and highest accuracy."""
+    """The rows as Markdown; for several seeds the mean, and the lowest and highest accuracy."""
     lines = [("change", "parameters", "training, %", "test set, %", "seconds"), ("---",) * 5]
     for what, parameters, histories in rows:
         cells = []

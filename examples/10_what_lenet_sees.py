@@ -1,13 +1,13 @@
 """What a trained LeNet sees: its filters, its activations, its mistakes.
 
-Filters of the first layer find edges of one side, stripes, or just blur; each map shows what its
-filter answers to. Look for the bottom row of that picture, the mean over all coats minus the mean
-over all pullovers, red above zero: coats are brighter in the middle and narrower at the shoulders.
-The second layer sees the same in coarse maps. A map that is black for every image has a dead ReLU:
-where it is zero no gradient passes, so its weights do not move again. In the confusion matrix most
-mistakes are among the tops: shirts, T-shirts, pullovers, coats. Of the mistakes that the network is
-most certain of, some would be made by people too. And noise or a portrait gets an answer as well,
-for the network has no way to say that an image is none of these things.
+Filters of the first layer find edges with one orientation, stripes, or just blur; each map shows
+what its filter responds to. Look for the bottom row of that picture, the mean over all coats minus
+the mean over all pullovers, red above zero: coats are brighter in the middle and narrower at the
+shoulders. The second layer sees the same in coarse maps. A map that is black for every image has a
+dead ReLU: no gradient passes where it is zero, so its weights never move again. In the confusion
+matrix most mistakes are among the tops: shirts, T-shirts, pullovers, coats. People would make some
+of the network's most confident mistakes too. And noise or a portrait also gets an answer, because
+the network has no way to say that an image is none of these things.
 
 In the course, Dive into Deep Learning: the exercises of "Convolutional Neural Networks (LeNet)" on
 the activations for sweaters and coats, and for images of something else.
@@ -49,8 +49,8 @@ def activations(net, x):
 
 
 def empty_grid(rows, columns):
-    """(figure, axes): with names of rows, a column for images, then one for each of the maps. All
-    is drawn into one pair of axes, where a cell is one unit wide: a hundred axes would be slow."""
+    """(figure, axes), with row names, a column for images, then one for each map. Everything is
+    drawn into a single axes, where a cell is one unit wide: a hundred axes would be slow."""
     width, margin = 9, 0.3  # inches
     figure = Figure((width, margin + len(rows) * (width - margin) / (columns + 1)))
     side = margin / (width - margin) * (columns + 1)
@@ -66,7 +66,7 @@ def empty_grid(rows, columns):
 
 
 def show_cells(axes, row, column, images, **style):
-    """Images in a row, from `column` on."""
+    """Draws images in a row, beginning at `column`."""
     for k, image in enumerate(images, column):
         axes.imshow(image, extent=(k + 0.02, k + 0.98, row + 0.98, row + 0.02), **style)
 
@@ -77,7 +77,7 @@ def show_signed(axes, row, images, limit):
 
 def draw_activations(images, names, maps, difference, filters=None):
     """A row for each image (H, W) with its maps (C, H, W), each map on one grey scale from zero;
-    below, the difference (C, H, W); above, where each map has one filter, the filters."""
+    below, the difference (C, H, W); above, if each map has a single filter, the filters."""
     top = [] if filters is None else ["filter"]
     rows = [*top, *names, "difference"]
     figure, axes = empty_grid(rows, len(difference))
@@ -93,7 +93,7 @@ def draw_activations(images, names, maps, difference, filters=None):
 
 
 def show_activations(net, data, args):
-    """Two images of each of two classes, and the means over all of the test set."""
+    """Two images from each of two classes, and the means over the whole test set."""
     first = next(name for name in TWO_CLASSES if name in data.classes)
     names = first, TWO_CLASSES[first]
     x, labels = data.batch(slice(None))
@@ -116,8 +116,8 @@ def show_activations(net, data, args):
 
 
 def show_filters(net, args):
-    """The 5x5 filters of the second layer: a column for each map that it makes, a row for each map
-    of the first layer that it reads."""
+    """The 5x5 filters of the second layer: a column for each map that it makes, and a row for each
+    map of the first layer that it reads."""
     weight = net.params["3.weight"]  # (O, C, KH, KW)
     o, c, kh, kw = weight.shape
     sizes = np.sqrt((weight**2).mean(axis=(0, 2, 3)))
@@ -161,7 +161,7 @@ def show_mistakes(net, data, args):
 
 
 def show_strangers(net, data):
-    """What the network makes of images unlike any that it learned from."""
+    """What the network makes of images unlike those that it was trained on."""
     noise = np.random.default_rng(0).random((1000, 1, 28, 28), np.float32)
     portrait = photograph(28).astype(np.float32)[None, None]
     rows = [["images", "first layer", "second layer", "answer", "probability"]]
@@ -191,7 +191,7 @@ def main(argv=None):
     net, origin = open_run(args.run) if args.run else (None, None)
     name = args.data or (origin.data if origin else "fashion-mnist")
     if name not in DATA:
-        raise ValueError(f"the run is of {name!r}: choose {', '.join(DATA)} with --data")
+        raise ValueError(f"the run used {name!r}: choose {', '.join(DATA)} with --data")
     train_set, test_set = (part[: args.images] for part in DATA[name]())
     print(f"{len(train_set):,} images of {train_set.name} to train, {len(test_set):,} to test")
     net = net or train_quickly(train_set, device)

@@ -1,15 +1,15 @@
 """The same LeNet in minicnn and in PyTorch: same weights, same batches, every step compared.
 
 Look for how far apart the two are, in units of the last digit of each precision. At the first step
-loss and gradients agree but for a few roundings: sums of products are taken in another order. The
+loss and gradients agree to within a few roundings: products are summed in a different order. The
 course's LeNet, which is smooth, stays the same network for hundreds of steps, in both precisions.
 
-With ReLU and maximum pooling float32 goes another way. Each unit makes a choice: above zero or not,
-which of four is the largest. Where two candidates are nearly equal, a rounding decides, and then
-the gradient takes another path: it differs a thousand times more than by rounding. The weights move
-apart, more units choose differently, and soon there are two networks, both trained as well. In
-float64 roundings are 5e8 times smaller, and no unit is so close to its edge. So a difference in
-float32 is no sign of a wrong gradient; one that is wrong would show in float64, at the first step.
+With ReLU and maximum pooling, float32 behaves differently. Each unit makes a choice: above zero or
+not, or which of four is the largest. If two candidates are nearly equal, rounding decides, and then
+the gradient takes a different path: it differs a thousand times more than by rounding. The weights
+move apart, more units choose differently, and soon there are two networks, equally well trained. In
+float64, roundings are 5e8 times smaller, and no unit is that close to its edge. So a difference in
+float32 is no sign of a wrong gradient; a wrong one would show in float64, at the first step.
 
 In the course, Dive into Deep Learning: "Convolutional Neural Networks (LeNet)", in its PyTorch
 edition.
@@ -25,8 +25,8 @@ from threadpoolctl import threadpool_limits
 from minicnn import SGD, MaxPool2D, ReLU, digits, fashion_mnist, softmax_cross_entropy
 from minicnn.backend import choose_device, to_device
 from minicnn.datasets import batches
-from minicnn.models import MODELS
 from minicnn.text import align
+from minicnn.zoo import MODELS
 
 try:
     import torch
@@ -39,7 +39,7 @@ BATCH_SIZE = 32
 
 
 def lenet_of_pytorch(name, params):
-    """LeNet by PyTorch's layers, with copies of these parameters."""
+    """LeNet built from PyTorch's layers, with copies of these parameters."""
     nn, smooth = torch.nn, name == "lenet"
     activation, pooling = (nn.Sigmoid, nn.AvgPool2d) if smooth else (nn.ReLU, nn.MaxPool2d)
     net = nn.Sequential(
@@ -71,13 +71,13 @@ def gradients_by_pytorch(net, x, labels):
 
 
 def differences(ours, theirs):
-    """By parameter: the largest difference, as a share of the parameter's largest entry."""
+    """For each parameter the largest difference, as a share of its largest entry."""
     return {name: largest_difference(a, theirs[name]) / abs(a).max() for name, a in ours.items()}
 
 
 def different_choices(ours, theirs, x):
-    """How many units are on the other side of zero in the other network, or take another of their
-    four inputs for the largest (where that is above zero; below, no gradient passes)."""
+    """How many units are on the other side of zero in the other network, or pick a different one of
+    their four inputs as the largest (if that is above zero; below, no gradient passes)."""
 
     def largest_of_four(y):
         n, c, h, w = y.shape
@@ -98,7 +98,7 @@ def different_choices(ours, theirs, x):
 
 @dataclass
 class Comparison:
-    """What was seen at each step; `first`: the gradients' differences at step 1, by parameter."""
+    """What each step showed; `first` has the gradients' differences at step 1, by parameter."""
 
     losses: list = field(default_factory=list)
     gradients: list = field(default_factory=list)
@@ -108,7 +108,7 @@ class Comparison:
 
 
 def train_side_by_side(name, train_set, precision, steps, device):
-    """Both networks, each one with its own gradients, for `steps` steps on the same batches."""
+    """Trains both networks, each with its own gradients, for `steps` steps on the same batches."""
     ours = MODELS[name].build(np.random.default_rng(0)).astype(precision)
     theirs = lenet_of_pytorch(name, ours.params)
     ours = ours.to(device)
@@ -157,7 +157,7 @@ def tell(name, pair):
 
 
 def draw(comparisons):
-    """Difference of the weights against steps, a panel for each network."""
+    """The difference of the weights against steps, with a panel for each network."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     titles = {
         "lenet": "sigmoid and average pooling: smooth",
@@ -193,7 +193,7 @@ def main(argv=None):
     train_set, _ = DATA[args.data]()
     print(f"batches of {BATCH_SIZE} images of {train_set.name}, minicnn on the {device}")
     comparisons = {}
-    with threadpool_limits(1):  # so small a batch is slower on more
+    with threadpool_limits(1):  # so small a batch is slower on several
         for name in ("lenet", "lenet-relu"):
             pair = [train_side_by_side(name, train_set, p, args.steps, device) for p in PRECISIONS]
             tell(name, pair)

@@ -1,7 +1,7 @@
 """The exercises of the course's chapter that a few lines of code can answer.
 
 Look for: each exercise is one function. Its docstring names the section and asks the question in
-other words than the course; what it prints is the answer.
+our own words; what it prints is the answer.
 
 In the course, Dive into Deep Learning: the exercises that close each section on convolutional
 networks. Some are answered elsewhere: 01_cross_correlation.py has the convolution as a matrix,
@@ -64,8 +64,8 @@ def convolution_of_sound():
     layer = convolution(kernel[None, None, None], stride=(1, 160))
     y = layer(sound[None, None, None]).ravel()
     expected = np.correlate(sound, kernel)[::160]
-    print("That of an image with one row. For a second of 16,000 samples, 400 weights and a stride")
-    print(f"of 160, it and np.correlate {difference(y, expected)}. It takes")
+    print("A convolution of an image with one row. For a second of 16,000 samples, 400 weights and")
+    print(f"a stride of 160, it and np.correlate {difference(y, expected)}. It takes")
     print(f"{len(y)} * 400 = {layer.multiply_adds((1, 1, 1, 16000)):,} multiply-adds.")
 
 
@@ -88,8 +88,8 @@ def smallest_derivative():
     for name, row in (("slope", [1, 2, 3]), ("edge", [0, 0, 1]), ("thin line", [0, 1, 0])):
         print(f"{second[0]} on the {name} {row}: {corr2d([row], second)[0, 0]:.0f}")
     powers = np.vander(np.arange(4.0), increasing=True).T
-    print("A derivative of order d is 0 for 1, x, ..., x**(d - 1). For 4 taps, d = 4, these are 4")
-    print(f"equations of rank {np.linalg.matrix_rank(powers)}, and only taps of 0 solve them.")
+    print("A derivative of order d is 0 for 1, x, ..., x**(d - 1). For 4 taps and d = 4, these are")
+    print(f"4 equations of rank {np.linalg.matrix_rank(powers)}: only taps of 0 solve them.")
 
 
 def stride_on_sound():
@@ -100,16 +100,16 @@ def stride_on_sound():
     print(f"every second sample of 0.4 and of 0.1 cycles a sample {difference(high, low)}.")
     sound, image = (1, 1, 1, 16000), (1, 1, 64, 64)
     one, two = (Conv2D(1, 1, (1, 8), stride=stride).multiply_adds(sound) for stride in (1, 2))
-    print(f"Of a second of sound and a kernel of 8 it takes {two / one:.3f} of the multiply-adds,")
+    print(f"For a second of sound and a kernel of 8 it takes {two / one:.3f} of the multiply-adds,")
     one, two = (Conv2D(1, 1, 3, padding=1, stride=s).multiply_adds(image) for s in (1, 2))
-    print(f"of an image, {two / one:.3f}; and what comes after it has as much less to do.")
+    print(f"for an image, {two / one:.3f}; and all later layers have as much less to do.")
 
 
 def mirrored_padding():
     """Padding and Stride, From Fully Connected Layers to Convolutions: what happens at the border
-    of an image, and what does padding with the image's mirror change?"""
+    of an image, and what changes if the padding mirrors the image?"""
     X, blur = np.ones((4, 4)), np.full((3, 3), 1 / 9)
-    print("Zeros darken the border of a white image that is blurred:")
+    print("When a white image is blurred, zeros darken its border:")
     print(corr2d(np.pad(X, 1), blur).round(2))
     print('The mirror, np.pad(X, 1, mode="reflect"), keeps it white:')
     print(corr2d(np.pad(X, 1, mode="reflect"), blur).round(2))
@@ -126,7 +126,7 @@ def stride_of_one_half():
     layer = convolution(K[None, None], stride=2)
     _, saved = layer.forward(np.zeros((1, 1, 5, 5)))
     dx, _ = layer.backward(X[None, None], saved)
-    print("It is what a stride of 2 does backward, a transposed convolution: inside the border")
+    print("This is a stride of 2 run backward, a transposed convolution: inside the border")
     print(f"they {difference(dx[0, 0, 1:4, 1:4], Y)}.")
 
 
@@ -139,7 +139,7 @@ def two_kernels_in_a_row():
     bright[range(3), range(3), 6, 6] = 1  # image c has one bright pixel, in channel c
     weight = net(bright)[:, :, ::-1, ::-1].swapaxes(0, 1)  # (O, C, KH, KW)
     one = convolution(weight)
-    print("Yes. What they make of one bright pixel is the kernel, turned: 3x3, 5x5 make", end=" ")
+    print("Yes. They turn one bright pixel into the rotated kernel: 3x3 and 5x5 make", end=" ")
     print(f"{weight.shape[2]}x{weight.shape[3]}.")
     print(f"The two and the one {difference(net(x), one(x))}.")
     with_relu = Sequential(convolution(first), ReLU(), convolution(second))
@@ -149,7 +149,7 @@ def two_kernels_in_a_row():
     inside = difference(y[..., 2:-2, 2:-2], y_of_one[..., 2:-2, 2:-2])
     print(f"With padding, not at the border: inside they {inside}, but there")
     print(f"they {difference(y, y_of_one)}, as the first one's outputs outside count as zero.")
-    print("The other way, not each: in one channel, 3x3 and 5x5 have 34 weights, and 7x7 has 49.")
+    print("The converse, not always: in one channel, 3x3 and 5x5 have 34 weights, 7x7 has 49.")
 
 
 def two_kernels_of_one_pixel():
@@ -164,7 +164,7 @@ def two_kernels_of_one_pixel():
 
 def cost_of_a_convolution():
     """Multiple Input and Multiple Output Channels: what do forward and backward cost? What if both
-    numbers of channels double, or the padding?"""
+    numbers of channels are doubled, or the padding?"""
     x, weight = random((1, 16, 32, 32), (32, 16, 3, 3))
     layer = convolution(weight, padding=1)
     y, saved = layer.forward(x)
@@ -172,7 +172,7 @@ def cost_of_a_convolution():
     cost = layer.multiply_adds(x.shape)
     print(f"{layer} on 16 x 32 x 32:")
     print(f"forward O*OH*OW * C*KH*KW = {y.size:,} * {weight[0].size} = {cost:,} multiply-adds,")
-    print(f"backward as many for dweight and as many for dx, {2 * cost:,}.")
+    print(f"backward as many for dweight and again as many for dx, {2 * cost:,}.")
     print(f"Numbers held forward: x {x.size:,}, weight {weight.size:,}, y {y.size:,};")
     print(f"backward also dx {dx.size:,}, dweight {grads['weight'].size:,}, dy {y.size:,}.")
     doubled = Conv2D(32, 64, 3, padding=1).multiply_adds((1, 32, 32, 32))
@@ -187,8 +187,8 @@ def strips():
     k = 5
     for delta in (1, 2, 8, 64):
         reads = k * (k + delta - 1) / delta
-        print(f"k = {k}, Delta = {delta:2}: {reads:5.2f} pixels read an output")
-    print("The strip: from k*k it goes down to k, as long as the strip fits into fast memory.")
+        print(f"k = {k}, Delta = {delta:2}: {reads:5.2f} pixels read per output")
+    print("The strip: reads fall from k*k towards k, as long as the strip fits into fast memory.")
 
 
 def blocks_of_channels():
@@ -219,8 +219,8 @@ def minimum_pooling():
     (x,) = random((1, 1, 6, 6))
     windows, pool = x.reshape(3, 2, 3, 2), MaxPool2D(2)
     minimum, spread = -pool(-x)[0, 0], (pool(x) + pool(-x))[0, 0]
-    print("No: the minimum is -max(-x), maximum minus minimum is max(x) + max(-x). These and those")
-    print(f"of each window: the minima {difference(minimum, windows.min(axis=(1, 3)))},")
+    print("No: the minimum is -max(-x), maximum minus minimum is max(x) + max(-x). Compared with")
+    print(f"each window: the minima {difference(minimum, windows.min(axis=(1, 3)))},")
     print(f"maxima minus minima {difference(spread, np.ptp(windows, axis=(1, 3)))}.")
     print("Maximum minus minimum finds edges of any direction, as the picture shows.")
 
@@ -229,7 +229,7 @@ def cost_of_pooling():
     """Pooling: what does it cost?"""
     outputs = math.prod(MaxPool2D(2).output_shape((1, 6, 28, 28)))
     convolution_before = Conv2D(1, 6, 5, padding=2).multiply_adds((1, 1, 28, 28))
-    print("KH*KW - 1 comparisons or additions an output. In LeNet, the first pooling takes")
+    print("KH*KW - 1 comparisons or additions per output. In LeNet, the first pooling takes")
     print(f"{outputs * 3:,}, the convolution before it {convolution_before:,} multiply-adds.")
 
 
@@ -242,7 +242,7 @@ def softmax_pooling(x, scale, size=2):
 
 
 def softmax_for_pooling():
-    """Pooling: what if the softmax of a window's pixels weights them, and why does nobody do so?"""
+    """Pooling: what if the softmax of a window's pixels weights them, and why is it not used?"""
     (x,) = random((6, 6))
     mean, maximum = (layer(x[None, None])[0, 0] for layer in (AvgPool2D(2), MaxPool2D(2)))
     for scale in (0, 1, 10, 1000):
@@ -260,13 +260,13 @@ def kernel_as_large_as_the_image():
     _, saved = layer.forward(x)
     dx, grads = layer.backward(dy, saved)
     factor = dy[0][..., None]  # (3, 1, 1, 1)
-    print("Those of a linear layer.")
+    print("The same as in a linear layer.")
     print(f"dweight and dy * x {difference(grads['weight'], factor * x)}.")
     print(f"dx and the sum of dy * weight {difference(dx, (factor * weight).sum(axis=0))}.")
 
 
 def corr2d_by_fourier(X, K):
-    """corr2d(X, K) as a product of spectra; the conjugate turns the kernel."""
+    """corr2d(X, K) as a product of spectra; the conjugate rotates the kernel."""
     product = np.fft.rfft2(X) * np.fft.rfft2(K, X.shape).conj()
     oh, ow = X.shape[0] - K.shape[0] + 1, X.shape[1] - K.shape[1] + 1
     return np.fft.irfft2(product, X.shape)[:oh, :ow]
@@ -295,8 +295,8 @@ def large_kernels():
         print(f"{size:2} x {size:2}: {products:9,} products in", end=" ")
         print(f"{milliseconds(layer, X[None, None]):5.2f} ms,", end=" ")
         print(f"Fourier {milliseconds(corr2d_by_fourier, X, K):5.2f} ms")
-    print("The transforms hardly depend on the kernel's size: they pay if it is large. These are")
-    print("the times of this machine, for one channel.")
+    print("The transforms hardly depend on the kernel's size: they pay if it is large. The times")
+    print("are for one channel on this machine.")
 
 
 EXERCISES = (
@@ -323,7 +323,7 @@ EXERCISES = (
 
 
 def picture_of_poolings(size=8):
-    """A photograph, and what five ways to pool make of its windows of 8x8 pixels."""
+    """A photograph, and its windows of 8x8 pixels pooled in five ways."""
     photo = photograph(352)
     x, pool = photo[None, None], MaxPool2D(size)
     maximum, minimum = pool(x)[0, 0], -pool(-x)[0, 0]

@@ -1,5 +1,5 @@
-"""What the examples share: options, a photograph, a layer with given weights, a difference, where
-pictures go, and how errors are told."""
+"""What the examples share: options, a photograph, a layer with given weights, a difference, the
+place of pictures, and one-line errors."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from minicnn import Conv2D
-from minicnn.backend import DEVICES
+from minicnn.cuda import DEVICES
 from minicnn.datasets import DatasetNotFound
 from minicnn.files import as_path
 from minicnn.plotting import save_figure
@@ -23,8 +23,8 @@ def parser(
     description: str, data: Iterable[str] = (), device: str | None = None
 ) -> argparse.ArgumentParser:
     """The options of every example; `description` is its docstring, whose first line is shown.
-    `data`: the names of the data sets to choose from, if it takes one, the default first;
-    `device`: what it does on the one that is chosen, if it can use a GPU."""
+    `data`: the names of the data sets to choose from, the default first, if the example takes one;
+    `device`: what the example does on the chosen device, if it can use a GPU."""
     options = argparse.ArgumentParser(description=description.splitlines()[0])
     add = options.add_argument
     add("--out", type=folder, default="figures", help="folder of its pictures (default: figures)")
@@ -37,15 +37,15 @@ def parser(
 
 
 def folder(path: str) -> Path:
-    """An argument's type: a folder to write to, made if there is none. Here, so that an example
-    says before its work, not after it, that its pictures have no place."""
+    """An argument's type: a folder to write to, made if there is none. It is checked here so that
+    an example reports a bad folder before its work, not after it."""
     try:
         made = as_path(path)
         made.mkdir(parents=True, exist_ok=True)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     except OSError as error:
-        message = f"no folder can be made of {path!r}: {error.strerror}"
+        message = f"the folder {path!r} cannot be made: {error.strerror}"
         raise argparse.ArgumentTypeError(message) from None
     if not os.access(made, os.W_OK):
         raise argparse.ArgumentTypeError(f"{path!r} cannot be written to")
@@ -60,7 +60,7 @@ def positive(text: str) -> int:
 
 
 def convolution(weight: np.ndarray, **options) -> Conv2D:
-    """A Conv2D without bias that has this weight (O, C, KH, KW); `options` as Conv2D takes them."""
+    """A Conv2D without bias and with this weight (O, C, KH, KW); `options` are those of Conv2D."""
     out_channels, in_channels, *kernel_size = weight.shape
     layer = Conv2D(in_channels, out_channels, tuple(kernel_size), bias=False, **options)
     layer.params["weight"] = weight
@@ -81,7 +81,7 @@ def photograph(size: int, mode: str = "L") -> np.ndarray:
 
 
 def keep(figure: Figure, name: str, args: argparse.Namespace) -> None:
-    """Saves a picture as NAME.png, says where it is, and opens it if that was asked for."""
+    """Saves a picture as NAME.png, prints its path, and opens it if `--show` was given."""
     path = args.out / f"{name}.png"
     save_figure(figure, path)
     print(f"picture: {path}")
@@ -90,14 +90,14 @@ def keep(figure: Figure, name: str, args: argparse.Namespace) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """main(), with a sentence in the place of a traceback for what a user can mend."""
+    """main(), with one sentence instead of a traceback for errors that the user can fix."""
     script = Path(sys.argv[0]).name
     try:
         main()
-    except BrokenPipeError:  # the reader of our output, `head` say, has gone
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except DatasetNotFound as error:
-        sys.exit(f"{script}: {error}\n  do without it: --data digits, which are built in")
+        sys.exit(f"{script}: {error}\n  or use --data digits, which needs no download")
     except (ValueError, OSError) as error:
         sys.exit(f"{script}: {error}")
     except KeyboardInterrupt:

@@ -1,5 +1,5 @@
-"""The definitions as plain loops, to read and to test against, and other forms of one convolution.
-Nothing here is meant to be fast, and nothing that trains uses it."""
+"""The definitions as plain loops, to read and to test against, and a convolution in other forms.
+Nothing here is meant to be fast, and training uses none of it."""
 
 from minicnn.reference.convolutions import (
     CONVOLUTIONS,

@@ -1,47 +1,47 @@
-"""What each operation computes, as loops from its definition: slow, for reading and for tests.
+"""Each operation as loops written from its definition: slow, for reading and for tests.
 
-The functions of the course move a window over one image, without padding, one pixel at a time:
+The first functions move a window over one image, without padding, one pixel at a time:
 
     Y[p,q] = sum over i, j of K[i,j] * X[p+i,q+j]                                           (1)
     Y[p,q] = sum over c of corr2d(X[c], K[c])[p,q]         with several channels            (2)
     Y[o,p,q] = sum over c of K[o,c] * X[c,p,q]             for a kernel of one pixel        (3)
     Y[p,q] = max or mean over i, j of X[p+i,q+j]           for pooling                      (4)
 
-The general ones take a batch. Tap (i, j) of the window at output pixel (p, q) lies over pixel
+The general functions take a batch. Tap (i, j) of the window at output pixel (p, q) lies over pixel
 
     h = p*stride + i*dilation - top                        and w likewise, with left        (5)
 
-and counts only where that pixel is inside the image. With padding there are
+and counts only if that pixel is inside the image. With padding there are
 
     OH = floor((H + top + bottom - dilation*(KH - 1) - 1) / stride) + 1    and OW likewise  (6)
 
 rows of outputs; pooling with ceil_mode rounds up, unless the last window would begin below the
 image.
 
-A convolution sums products of weight and pixel. Filter o sees the channels of its group only; the
+A convolution sums products of weight and pixel. Filter o sees only the channels of its group; the
 c-th of these is channel c':
 
     y[n,o,p,q] = bias[o] + sum over c, i, j of weight[o,c,i,j] * x[n,c',h,w]                (7)
 
-Each product passes dy on to both of its factors, times the other one:
+Each product passes dy on to both its factors, multiplied by the other factor:
 
     dx[n,c',h,w]     += weight[o,c,i,j] * dy[n,o,p,q]                                       (8)
     dweight[o,c,i,j] += x[n,c',h,w] * dy[n,o,p,q]                                           (9)
     dbias[o]         += dy[n,o,p,q]                                                         (10)
 
-A transposed convolution does with x what (8) does with dy. So its y is that dx, plus the bias; its
-dx is that y, by (7); and its dweight is (9) with image and gradient in each other's place.
+A transposed convolution does to x what (8) does to dy. So its y is that dx, plus the bias; its dx
+is that y, by (7); and its dweight is (9) with image and gradient exchanged.
 
-Max pooling gives dy to the tap that won, the first of equals in row-major order as in PyTorch.
+Max pooling gives dy to the largest tap, the first of equals in row-major order, as in PyTorch.
 Average pooling gives each tap its share: the divisor is the number of taps inside the padded image,
-or inside the image where the padding is not to count. A global one has one window for a channel.
+or inside the image if the padding does not count. Global pooling has one window for each channel.
 
     y[n,c,p,q] = max over the taps of x[n,c,h,w]                                            (11)
     dx[n,c,h,w] += dy[n,c,p,q]                             at the first maximum             (12)
     y[n,c,p,q] = sum over the taps of x[n,c,h,w] / divisor                                  (13)
     dx[n,c,h,w] += dy[n,c,p,q] / divisor                   at each tap                      (14)
 
-A linear layer has the products of features instead of pixels:
+A linear layer multiplies features instead of pixels:
 
     y[n,o] = bias[o] + sum over d of weight[o,d] * x[n,d]                                   (15)
     dx[n,d]      += weight[o,d] * dy[n,o]                                                   (16)
@@ -49,8 +49,8 @@ A linear layer has the products of features instead of pixels:
     dbias[o]     += dy[n,o]                                                                 (18)
     y[n,(c*H+h)*W+w] = x[n,c,h,w]                          flatten; dx is its inverse       (19)
 
-The functions of one number; the derivatives of sigmoid and tanh are the same for x and -x, so that
-exp is taken of -abs(x) and cannot overflow:
+Activations are functions of one number. The derivatives of sigmoid and tanh are the same for x and
+-x, so the code takes exp of -abs(x), which cannot overflow:
 
     sigmoid  y = 1 / (1 + exp(-x))                                                          (20)
              dx = dy * exp(-x) / (1 + exp(-x))^2                                            (21)
@@ -63,14 +63,14 @@ exp is taken of -abs(x) and cannot overflow:
     gelu     y = x * Phi(x), with Phi(x) = erfc(-x / sqrt(2)) / 2                           (28)
              dx = dy * (Phi(x) + x * exp(-x^2 / 2) / sqrt(2 pi))                            (29)
 
-The loss is a mean over the batch, where z are the logits, t targets, 1 at the label and 0 elsewhere
-or given, e their smoothing and w the weights of the classes, which make q = w*((1 - e)*t + e/K):
+The loss is a mean over the batch. z are the logits; t the targets, given or 1 at the label and 0
+elsewhere; e is the smoothing and w are the class weights, with q = w*((1 - e)*t + e/K):
 
     loss = -1/N * sum over n, k of q[n,k] * log softmax(z[n])[k]                            (30)
     dz[n,k] = 1/N * sum over j of q[n,j] * (softmax(z[n])[k] - (1 if k = j else 0))         (31)
 
-Batch normalisation makes all M = N*H*W numbers of a channel into ones of mean 0 and variance 1.
-With v = variance + eps, number m of the channel and number k, of which every y of it depends,
+Batch normalisation gives the M = N*H*W numbers of a channel mean 0 and variance 1. Every y of the
+channel depends on every x of it; with v = variance + eps, and numbers m and k of the channel,
 
     y[m] = weight * (x[m] - mean) / sqrt(v) + bias                                          (32)
     slope[m,k] = weight * ((1 if m = k else 0) - 1/M - (x[m] - mean) * (x[k] - mean) / (M*v))
@@ -79,7 +79,7 @@ With v = variance + eps, number m of the channel and number k, of which every y 
     dweight += dy[m] * (x[m] - mean) / sqrt(v)                                              (35)
     dbias   += dy[m]                                                                        (36)
 
-Dropout has a mask of zeros and ones; p is the probability of a zero:
+Dropout has a mask of zeros and ones, where p is the probability of a zero:
 
     y = x / (1 - p) where the mask is 1, else 0                                             (37)
     dx = dy / (1 - p) where the mask is 1, else 0                                           (38)
@@ -119,7 +119,7 @@ Taps = dict[Shape, list[tuple[int, int, int, int]]]  # for each output pixel its
 
 
 def _array(name: str, value: Any, axes: str) -> Array:
-    """`value` as an array of float64 with these axes; ValueError if it is none of numbers."""
+    """`value` as a float64 array with these axes; ValueError if it is not an array of numbers."""
     array = numbers(name, value).astype(float)
     if array.ndim != len(axes.split(",")):
         raise ValueError(f"expected {name} ({axes}) but got {name} {array.shape}")
@@ -127,7 +127,7 @@ def _array(name: str, value: Any, axes: str) -> Array:
 
 
 def _like(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """`value` as an array of float64 of this shape; ValueError if it has another."""
+    """`value` as a float64 array of this shape; ValueError if its shape differs."""
     array = numbers(name, value).astype(float)
     if array.shape != shape:
         raise ValueError(f"expected {name} {shape} but got {name} {array.shape}")
@@ -135,7 +135,7 @@ def _like(name: str, value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _check(X: Any, X_axes: str, K: Any, K_axes: str) -> tuple[Array, Array]:
-    """X and K as arrays of float64; ValueError if they do not have these axes."""
+    """X and K as float64 arrays; ValueError if they do not have these axes."""
     X, K = numbers("X", X).astype(float), numbers("K", K).astype(float)
     dimensions = len(X_axes.split(",")), len(K_axes.split(","))
     if (X.ndim, K.ndim) != dimensions or X.shape[-3:-2] != K.shape[-3:-2]:
@@ -148,11 +148,11 @@ def _check(X: Any, X_axes: str, K: Any, K_axes: str) -> tuple[Array, Array]:
 
 
 def _positions(image: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
-    """How many steps (OH, OW) of one pixel a window has inside an image."""
+    """How many positions (OH, OW) a window has inside an image."""
     if min(window) < 1 or window[0] > image[0] or window[1] > image[1]:
         raise ValueError(
             f"a window of {window[0]} x {window[1]} does not fit into an image of "
-            f"{image[0]} x {image[1]}: each side takes 1 to the image's number of pixels"
+            f"{image[0]} x {image[1]}: each side must be from 1 to the image's side"
         )
     return image[0] - window[0] + 1, image[1] - window[1] + 1
 
@@ -255,7 +255,7 @@ def _pool_windows(
     dilation: Size,
     ceil_mode: bool,
 ) -> tuple[Shape, Taps]:
-    """The same for pooling, where no window may lie in the padding alone."""
+    """The same for pooling, where no window may lie entirely in the padding."""
     stride = kernel_size if stride is None else stride
     kernel, stride, border, dilation = _geometry(kernel_size, stride, padding, dilation)
     flag("ceil_mode", ceil_mode)
@@ -282,7 +282,7 @@ def _convolved(x: Array, weight: Array, groups: int) -> tuple[Array, Array]:
 def _products(
     images: int, weight_shape: Shape, groups: int, taps: Taps
 ) -> Iterator[tuple[Shape, Shape, Shape]]:
-    """Yield the indices into y, weight and x of every product of a convolution."""
+    """The indices into y, weight and x of every product of a convolution."""
     filters, group_channels, _, _ = weight_shape
     for n, o, c in np.ndindex(images, filters, group_channels):
         channel = o // (filters // groups) * group_channels + c
@@ -459,7 +459,7 @@ def _divisors(
     ceil_mode: bool,
     dilation: Size,
 ) -> tuple[Shape, Taps, dict[Shape, int]]:
-    """The windows of average pooling, and by what the sum of each is divided."""
+    """The windows of average pooling, and the divisor of each sum."""
     output, taps = _pool_windows(image, kernel_size, stride, padding, dilation, ceil_mode)
     counted = taps
     if flag("count_include_pad", count_include_pad):
@@ -590,7 +590,7 @@ def flatten_backward(dy: Array, x: Array) -> Array:
 
 
 def _entry_by_entry(function: Callable[..., float]) -> Callable[..., Array]:
-    """`function`, of numbers, for arrays: x, or dy and x, where dy is like x or one number."""
+    """`function`, of numbers, for arrays: x, or dy and x, where dy has x's shape or is a number."""
     of_entries, signature = np.vectorize(function, otypes=[float]), inspect.signature(function)
 
     @functools.wraps(function)
@@ -599,7 +599,7 @@ def _entry_by_entry(function: Callable[..., float]) -> Callable[..., Array]:
         arrays = {name: numbers(name, array) for name, array in given.items()}
         x, dy = arrays["x"], arrays.get("dy", arrays["x"])
         if dy.shape not in ((), x.shape):
-            raise ValueError(f"expected dy of x's shape {x.shape} but got {dy.shape}")
+            raise ValueError(f"dy must have x's shape {x.shape} but has {dy.shape}")
         return of_entries(*arrays.values())
 
     return of_arrays
@@ -646,7 +646,7 @@ def relu_backward(dy: float, x: float) -> float:
 
 @_entry_by_entry
 def leaky_relu(x: float, negative_slope: float = 0.01) -> float:
-    """Each number, or negative_slope times it if it is negative."""
+    """Each number, multiplied by negative_slope if it is negative."""
     return x if x > 0 else negative_slope * x  # (26)
 
 
@@ -709,7 +709,7 @@ def softmax_cross_entropy(
 
 def _channels(x: Array, eps: float) -> Iterator[tuple[list[Shape], float, float]]:
     """For each channel the indices of its numbers, their mean, and their variance plus eps."""
-    require(x[:, :1].size > 1, "expected more than one number a channel, N*H*W > 1, in x", x)
+    require(x[:, :1].size > 1, "expected more than one number per channel, N*H*W > 1, in x", x)
     eps = positive("eps", eps)
     for c in range(x.shape[1]):
         pixels: list[Shape] = [(n, c, h, w) for n, h, w in np.ndindex(x[:, 0].shape)]
@@ -749,7 +749,7 @@ def batch_norm2d_backward(
 
 
 def dropout(x: Array, mask: Array, p: float = 0.5) -> Array:
-    """Dropout of x with a mask of its shape, of zeros and ones, where p is the probability of a
+    """Dropout of x with a mask of zeros and ones of its shape, where p is the probability of a
     zero."""
     x = numbers("x", x).astype(float)
     mask, p = _like("mask", mask, x.shape), share("p", p)
@@ -762,4 +762,4 @@ def dropout(x: Array, mask: Array, p: float = 0.5) -> Array:
 
 def dropout_backward(dy: Array, mask: Array, p: float = 0.5) -> Array:
     """Gradient dx of dropout."""
-    return dropout(numbers("dy", dy), mask, p)  # (38), which is (37) with dy in the place of x
+    return dropout(numbers("dy", dy), mask, p)  # (38), which is (37) with dy in place of x

@@ -1,6 +1,9 @@
-"""The cheat sheet is what its script makes, fits on a page, and is right about the layers."""
+"""The cheat sheet is what its script writes, fits on a page, and is right about the layers."""
 
 import importlib.util
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ spec = importlib.util.spec_from_file_location("cheat_sheet", SCRIPT)
 sheet = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sheet)
 
-SIZES = {"N": 2, "C": 4, "O": 6, "I": 5, "K": 3, "H": 7, "W": 8, "KH": 3, "KW": 2, "G": 2}
+SIZES = {"N": 2, "C": 4, "O": 6, "I": 5, "H": 7, "W": 8, "KH": 3, "KW": 2, "G": 2}
 OUTPUTS = {"ConvTranspose2D": {"OH": 15, "OW": 16}}
 ENTRIES = {getattr(e.kind, "__name__", type(e.kind).__name__): e for e in sheet.ENTRIES}
 
@@ -24,12 +27,42 @@ def read(expression, name):
     return eval(expression, SIZES | OUTPUTS.get(name, {"OH": 3, "OW": 4}))
 
 
-def test_the_sheet_is_up_to_date():
+BROWSER = os.environ.get("MINICNN_BROWSER", "/usr/bin/chromium")
+
+
+def test_the_pages_are_up_to_date():
     assert sheet.PAGE.read_text() == sheet.page()
+    assert sheet.PRINT.read_text() == sheet.print_page()
+    assert sheet.GLOSSARY_PAGE.read_text() == sheet.glossary()
+
+
+def pages_in_print(source, folder):
+    """How many pages a browser prints of this HTML."""
+    html, pdf = folder / "sheet.html", folder / "sheet.pdf"
+    html.write_text(source)
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"--print-to-pdf={pdf}", html.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes()))
+
+
+@pytest.mark.skipif(not os.path.exists(BROWSER), reason="needs a browser; see MINICNN_BROWSER")
+def test_a_browser_prints_the_sheet_on_one_page(tmp_path):
+    source = sheet.print_page()
+    assert pages_in_print(source, tmp_path) == 1
+    assert pages_in_print(source.replace("/8.6pt", "/9.6pt"), tmp_path) == 2  # so they count
+
+
+@pytest.mark.parametrize("word", sheet.GLOSSARY)
+def test_a_word_is_on_the_page_that_the_glossary_names(word):
+    meaning, name = sheet.GLOSSARY[word]
+    text = " ".join(sheet.where(name).read_text().split())
+    assert re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE)
+    assert len(f"| {word} | {meaning} |") <= 100
 
 
 def test_the_sheet_fits_on_a_page():
-    lines = sheet.page().splitlines()
+    lines = sheet.sheet().splitlines()
     assert len(lines) <= sheet.LINES
     assert max(map(len, lines)) <= sheet.WIDTH
 

@@ -8,6 +8,7 @@ import ast
 import doctest
 import functools
 import importlib.util
+import inspect
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicnn import Linear, Sequential, lenet, softmax_cross_entropy
+from minicnn import Linear, Sequential, check_gradients, lenet, softmax_cross_entropy
 from minicnn.gradcheck.check import planned_checks
 from minicnn.gradcheck.museum import FAULTS
 
@@ -284,7 +285,8 @@ def causes_in(module):
 
 
 def test_the_page_lists_the_causes_that_the_checker_names():
-    rows = re.findall(r"^\| (`.*?) \|", (REPOSITORY / "docs/checking.md").read_text(), re.MULTILINE)
+    page = (REPOSITORY / "docs/checking-reference.md").read_text().partition("## The causes")[2]
+    rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
     listed = {cause for row in rows for cause in re.findall(r"`(.+?)`", row)}
     modules = "check.py", "diagnosis.py", "differences.py", "kinks.py", "protocol.py"
     known = {cause for module in modules for cause in causes_in(module)}
@@ -295,8 +297,17 @@ def test_the_page_lists_the_causes_that_the_checker_names():
         assert any(re.fullmatch(pattern, cause) for pattern in patterns), cause
 
 
+def test_the_page_lists_the_options():
+    page = (REPOSITORY / "docs/checking-reference.md").read_text()
+    table = page.partition("## Your own loss")[0]
+    listed = re.findall(r"^\| `(\w+)` \| (\S+) \|", table, re.MULTILINE)
+    parameters = inspect.signature(check_gradients).parameters.values()
+    options = [(each.name, each.default) for each in parameters if each.kind == each.KEYWORD_ONLY]
+    assert [(name, ast.literal_eval(value)) for name, value in listed] == options
+
+
 def test_the_page_lists_the_checks():
-    page = (REPOSITORY / "docs/checking.md").read_text()
+    page = (REPOSITORY / "docs/checking-reference.md").read_text()
     table = page[page.index("| check |") : page.index("All of this happens on the CPU")]
     rows = re.findall(r"^\| ([\w, .]+) \| ", table, re.MULTILINE)[1:]
     net = Sequential(Linear(2, 2))
@@ -363,15 +374,6 @@ def test_the_answers_take_their_ratios_from_the_readme():
     assert f"changes the first layer's weights by {update} of" in page
 
 
-def test_the_pages_are_in_one_order_both_ways():
-    order = ["chain-rule.md"]
-    while following := re.search(r"Next:\s\[[^]]+\]\(([\w-]+\.md)\)", text_of(order[-1])):
-        order.append(following[1])
-    assert sorted(order) == sorted(path.name for path in DERIVATIONS.glob("*.md"))
-    for before, name in zip(order, order[1:]):
-        assert re.search(rf"^Before: \[[^]]+\]\({before}\)", text_of(name), re.MULTILINE), name
-
-
 def text_of(name):
     return (DERIVATIONS / name).read_text()
 
@@ -408,10 +410,10 @@ dx_{n,i} &= 1 + 2 \cdot 2 \\[1ex]
 
 ```python
 # minicnn/layers/linear.py
-grads = {"weight": dy.T @ x}  # (3)
+grads = {"weight": matmul(dy.T, x)}  # (3)
 ...
 weight = self.params["weight"].astype(x.dtype, copy=False)
-return (weight.T @ dy.T).T, grads  # (2)
+return matmul(weight.T, dy.T).T, grads  # (2)
 ```
 
 ## The check
@@ -443,7 +445,7 @@ dweight += matrix @ dy_block.transpose(0, 2, 1)  # (2)
     "check, old, new",
     [
         (examples, "64(4.0)", "64(5.0)"),
-        (quotations, "(weight.T @ dy.T).T", "dy @ weight"),
+        (quotations, "matmul(weight.T, dy.T).T", "dy @ weight"),
         (quotations, "...\n", ""),
         (quotations, "# minicnn/layers/linear.py\n", ""),
         (equation_numbers, r"\qquad (2)", r"\qquad (4)"),

@@ -20,7 +20,7 @@ def test_prints_and_draws(run_example, tmp_path):
 
     padded = "[[ 0  3  8  4]\n [ 9 19 25 10]\n [21 37 43 16]\n [ 6  7  8  0]]"
     assert f"padding 1:\n{padded}\n" in text
-    assert "every second column:\n[[0 8]\n [6 8]]" in text
+    assert "every second column of these:\n[[0 8]\n [6 8]]" in text
 
     counts = np.zeros((8, 8), int)
     for i in range(0, 6, 2):

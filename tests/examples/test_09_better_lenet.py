@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from minicnn import SGD, digits, fit, lenet, lenet_relu
-from minicnn.models import resnet_mini
+from minicnn.zoo import resnet_mini
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_a_run_on_unknown_data_is_told(run_example, tmp_path):
     origin = Origin("lenet-relu", "flowers", tuple("abcdefghij"))
     folder = new_run(tmp_path / "run", origin)
     save_weights(lenet_relu(), folder / "weights.safetensors", dataclasses.asdict(origin))
-    with pytest.raises(ValueError, match="of 'flowers': choose fashion-mnist, mnist, digits with"):
+    with pytest.raises(ValueError, match="used 'flowers': choose fashion-mnist, mnist, digits"):
         run_example(NAME, "--run", folder)
 
 

@@ -1,4 +1,4 @@
-"""11_side_by_side_with_pytorch: both the same to rounding, and it says how far apart."""
+"""11_side_by_side_with_pytorch: both agree to rounding, and it says how far apart they are."""
 
 import importlib
 import sys

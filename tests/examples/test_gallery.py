@@ -1,4 +1,4 @@
-"""What the examples share: their options, and what a user is told in the place of a traceback."""
+"""What the examples share: their options, and what a user is told instead of a traceback."""
 
 import importlib
 import sys
@@ -36,7 +36,7 @@ def test_a_place_that_is_no_folder_is_told_at_once(gallery, tmp_path, capsys, pl
     with pytest.raises(SystemExit):
         gallery.parser("Its first line.").parse_args(["--out", str(tmp_path / place)])
     told = capsys.readouterr().err
-    assert f"--out: no folder can be made of '{tmp_path / place}': {why}" in told
+    assert f"--out: the folder '{tmp_path / place}' cannot be made: {why}" in told
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "1.5", "many", ""])
@@ -56,7 +56,7 @@ def test_a_layer_with_given_weights(gallery):
 
 @pytest.mark.parametrize("name", ["06_pooling", "07_lenet_layer_by_layer", "08_train_lenet"])
 def test_missing_data_are_told_with_a_remedy(gallery, tmp_path, monkeypatch, name):
-    """Neither in a folder of the machine nor to be downloaded."""
+    """The data are in no folder of the machine, and cannot be downloaded."""
 
     def no_network(*arguments):
         raise sources.DataError("no network")
@@ -70,7 +70,7 @@ def test_missing_data_are_told_with_a_remedy(gallery, tmp_path, monkeypatch, nam
         gallery.run(importlib.import_module(name).main)
     first, *_, last = str(stopped.value).splitlines()
     assert first == f"{name}.py: Fashion-MNIST was not found:"
-    assert last == "  do without it: --data digits, which are built in"
+    assert last == "  or use --data digits, which needs no download"
 
 
 @pytest.mark.parametrize(

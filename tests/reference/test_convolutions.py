@@ -181,7 +181,7 @@ def test_a_matrix_above_the_limit_is_refused(monkeypatch):
     monkeypatch.setattr(convolutions, "LARGEST_MATRIX", 12 * 32)
     assert toeplitz(weight, x.shape).size == 384
     monkeypatch.setattr(convolutions, "LARGEST_MATRIX", 12 * 32 - 1)
-    message = "would be 12 x 32 = 384 entries, 0 MB, but at most 383 entries are made: use"
+    message = "would be 12 x 32 = 384 entries, 0 MB, but the limit is 383 entries: use"
     for function, *arguments in (
         (toeplitz, weight, x.shape),
         (forward, x, weight),
@@ -224,7 +224,7 @@ def test_arrays_that_do_not_fit(form, x_shape, weight_shape, geometry, message):
 @pytest.mark.parametrize("form", ["im2col", "windows", "toeplitz"])
 def test_a_gradient_of_another_shape_is_refused(form):
     x, weight, dy = np.ones((2, 1, 5, 5)), np.ones((4, 1, 3, 3)), np.ones((1, 4, 3, 3))
-    with pytest.raises(ValueError, match=r"y's shape \(2, 4, 3, 3\) but got \(1, 4, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"y's shape \(2, 4, 3, 3\) but has \(1, 4, 3, 3\)"):
         CONVOLUTIONS[form].backward(dy, x, weight)
 
 
@@ -232,9 +232,9 @@ def test_a_gradient_of_another_shape_is_refused(form):
 def test_images_of_bytes_are_refused(form):
     x, weight, dy = np.ones((2, 1, 3, 3), np.uint8), np.ones((4, 1, 3, 3)), np.ones((2, 4, 1, 1))
     forward, backward = CONVOLUTIONS[form]
-    with pytest.raises(ValueError, match="expected x of float32 or float64 but got uint8"):
+    with pytest.raises(ValueError, match="expected x in float32 or float64 but got uint8"):
         forward(x, weight)
-    with pytest.raises(ValueError, match="expected x of float32 or float64 but got uint8"):
+    with pytest.raises(ValueError, match="expected x in float32 or float64 but got uint8"):
         backward(dy, x, weight)
 
 
