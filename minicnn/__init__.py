@@ -1,7 +1,9 @@
 """minicnn: a convolutional network in pure NumPy, every gradient written out and tested."""
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from minicnn._moved import MOVED
 from minicnn._version import __version__ as __version__
@@ -73,6 +75,7 @@ __all__ = [
     "fit",
     "lenet",
     "lenet_relu",
+    "load",
     "mnist",
     "pool2d",
     "softmax",
@@ -82,8 +85,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`minicnn.parallel`, say, as in version 0.1."""
+def __getattr__(name: str) -> ModuleType | Callable[..., Any]:
+    """`load`, for which much is imported; and modules under the names of version 0.1, such as
+    `minicnn.parallel`."""
+    if name == "load":
+        return importlib.import_module("minicnn.use").load
     if name in MOVED:
         return importlib.import_module(f"minicnn.{name}")
     raise AttributeError(f"module 'minicnn' has no attribute {name!r}")

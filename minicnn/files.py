@@ -1,4 +1,4 @@
-"""Files: paths as people write them, files that are whole or absent, and locks."""
+"""Files: paths as people write them, atomic writes, and locks."""
 
 import contextlib
 import os
@@ -12,14 +12,14 @@ try:
 except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
-PART = ".part"  # how the name of a file that is not whole yet ends
+PART = ".part"  # the ending of a file that is still being written
 
 
 def as_path(path: Path | str) -> Path:
     """`path` with the home folder in place of a leading ~ or ~user, as in a shell.
 
-    If there is no such user, a file that is named ~user means itself. Raises ValueError for what is
-    no path, and where the home folder is not known.
+    If there is no such user, `~user` means the file of that name. Raises ValueError for anything
+    but a path, and if the home folder is not known.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
@@ -29,16 +29,16 @@ def as_path(path: Path | str) -> Path:
     if text.startswith("~") and not os.path.lexists(text):
         user = text.replace(os.sep, "/").split("/")[0]
         raise ValueError(
-            f"{text} cannot be found: the home folder of {user} is not known; give the whole path"
+            f"{text} cannot be found: the home folder of {user} is not known; give the full path"
         )
     found = Path(text)  # which drops the ./ of ./~user
     return found.absolute() if str(found).startswith("~") else found
 
 
 def write_atomically(path: Path | str, content: bytes) -> None:
-    """The file `path` with `content`: the old file or the new one, never a part of it.
+    """Writes `content` to `path`, which holds the old file or the new one, never a part of it.
 
-    Raises OSError, with the path and the reason, and leaves the old file if there is one.
+    Raises OSError, with the path and the reason, and leaves an old file as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
@@ -57,7 +57,7 @@ def write_atomically(path: Path | str, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a rename last through a power failure, where the system can do that to a folder."""
+    """Makes a rename survive a power failure, where the system can flush a folder."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -70,10 +70,10 @@ def _flush_folder(folder: Path) -> None:
 def locked(path: Path, waiting: str | None = None) -> Iterator[None]:
     """Makes an empty file, and locks it until this block ends.
 
-    Where another process holds the lock, prints `waiting` and waits; raises BlockingIOError if that
-    is None. Raises OSError if the file cannot be made. A file system that has no locks will do.
-    A lock ends with the process that holds it, however that ends, and when that process closes the
-    file anywhere. It does not keep apart two parts of one process.
+    If another process holds the lock, prints `waiting` and waits; raises BlockingIOError if that
+    is None. Raises OSError if the file cannot be made. On a file system without locks it goes ahead
+    without one. A lock ends with the process that holds it, however that ends, and when that
+    process closes the file anywhere. It does not exclude other threads of the same process.
     """
     with open(path, "a") as file:
         try:

@@ -1,4 +1,4 @@
-"""Text to show: columns, and numbers of things."""
+"""Text to print: aligned columns, and nouns with their number."""
 
 from collections.abc import Sequence
 

@@ -22,7 +22,7 @@ from minicnn import (
 )
 from minicnn.gradcheck import check_gradients
 from minicnn.initializers import glorot_uniform, he_normal
-from minicnn.models import INPUT_SHAPE, MODELS
+from minicnn.zoo import INPUT_SHAPE, MODELS
 
 
 def small_network(rng):
@@ -239,7 +239,7 @@ def test_what_is_no_layer_is_refused(layers):
 
 
 def test_weights_cannot_become_integers():
-    with pytest.raises(ValueError, match="floats.*int"):
+    with pytest.raises(ValueError, match="expected dtype float32 or float64 .*int"):
         lenet().astype(int)
 
 
@@ -269,14 +269,15 @@ def torch_twin(net):
     return twin
 
 
+@pytest.mark.parametrize("shape, classes", [((1, 28, 28), 10), ((3, 32, 32), 47)])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_network_is_that_of_pytorch(name):
+def test_a_network_is_that_of_pytorch(name, shape, classes):
     """Its state dict is loaded, and loss, gradients, running statistics and inference agree."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
-    net = MODELS[name].build(rng).astype(np.float64)
+    net = MODELS[name].build(rng, input_shape=shape, classes=classes).astype(np.float64)
     twin = torch_twin(net)
-    x, labels = rng.random((8, *INPUT_SHAPE[1:])), rng.integers(0, 10, 8)
+    x, labels = rng.random((8, *shape)), rng.integers(0, classes, 8)
     logits, saved = net.forward(x)
     loss, dlogits = softmax_cross_entropy(logits, labels)
     dx, grads = net.backward(dlogits, saved)
@@ -307,6 +308,13 @@ def test_the_size_of_a_network(name, parameters):
     net = MODELS[name].build(np.random.default_rng(0))
     assert sum(parameter.size for parameter in net.params.values()) == parameters
     assert net.output_shape(INPUT_SHAPE) == (1, 10)
+
+
+def test_lenet_fits_colour_and_other_classes():
+    """Sizes by hand: 32, 16 after pooling, 12 after the second convolution, 6."""
+    net = lenet(np.random.default_rng(0), input_shape=(3, 32, 32), classes=47)
+    shapes = [net.params[f"{i}.weight"].shape for i in (0, 3, 7, 9, 11)]
+    assert shapes == [(6, 3, 5, 5), (16, 6, 5, 5), (120, 16 * 6 * 6), (84, 120), (47, 84)]
 
 
 def test_relu_behind_maximum_pooling_gives_the_same():

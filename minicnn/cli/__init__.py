@@ -1,4 +1,4 @@
-"""The command line: its arguments, and what its commands print. Only this room knows argparse."""
+"""The command line: its arguments, and what its commands print. Only this package uses argparse."""
 
 from minicnn.cli.commands import main
 

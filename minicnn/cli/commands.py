@@ -1,78 +1,86 @@
-"""The command line: train | evaluate | predict | check | summary | explain | trace | doctor."""
+"""The command line: train | data | evaluate | predict | export | check | summary | explain |
+trace | doctor."""
 
 import argparse
 import sys
 
 import numpy as np
 
-from minicnn.backend import choose_device
 from minicnn.cli import doctor, summary
-from minicnn.cli.data import DATA, load
+from minicnn.cli.data import data_of, load
 from minicnn.cli.explain import explain_pass
-from minicnn.cli.output import anything_printable, close_stdout, complain, warnings_in_a_line
+from minicnn.cli.look import look
+from minicnn.cli.output import (
+    anything_printable,
+    close_stdout,
+    complain,
+    quiet_if,
+    warnings_in_a_line,
+)
 from minicnn.cli.parser import parser
+from minicnn.cli.predicting import export, predict, report
 from minicnn.cli.trace import trace_step
-from minicnn.cli.training import train
-from minicnn.datasets import as_input, read_image
+from minicnn.cli.training import own_device, train
 from minicnn.gradcheck import checklist
 from minicnn.gradcheck.report import table
-from minicnn.losses import softmax
-from minicnn.models import INPUT_SHAPE, MODELS
+from minicnn.runs import networks
 from minicnn.runs.run_folder import open_run
 from minicnn.training.loop import evaluate
+from minicnn.training.mpi import world
+from minicnn.training.parallel import Alone
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, 1 if a check fails or nobody reads the
-    output, 2 for bad input, 130 when interrupted, 143 when training was stopped by SIGTERM."""
+    """Runs one command and returns its exit status: 0, 1 if a check fails or the reader of the
+    output has gone, 2 for bad input, 130 if interrupted, 143 if SIGTERM stopped training."""
     with anything_printable(), warnings_in_a_line():
-        args = parser(COMMANDS).parse_args(argv)
         try:
-            status = args.run(args) or 0
-            sys.stdout.flush()  # or the interpreter would at its end, and tell of a broken pipe
-            return status
-        except BrokenPipeError:
-            close_stdout()
-            return 1
-        except (ValueError, OSError, Warning) as error:  # a warning, under -W error
+            ranks = world()
+        except ValueError as error:
             complain(error)
             return 2
-        except KeyboardInterrupt:
-            complain("interrupted")
-            return 130
+        with quiet_if(ranks.rank > 0):
+            return _run(argv, ranks)
+
+
+def _run(argv: list[str] | None, ranks: Alone) -> int:
+    """As `main`; what fails on one of several ranks ends all."""
+
+    def failed(message: object, status: int) -> int:
+        sys.stdout.flush()
+        ranks.end(f"minicnn: rank {ranks.rank} of {ranks.size}: {message}", status)
+        complain(message)
+        return status
+
+    args = parser(COMMANDS).parse_args(argv)
+    try:
+        status = args.run(args) or 0
+        sys.stdout.flush()  # or the interpreter would at exit, and report a broken pipe
+        return status
+    except BrokenPipeError:
+        close_stdout()
+        ranks.end("", 1)
+        return 1
+    except (ValueError, OSError, Warning) as error:  # a warning, under -W error
+        return failed(error, 2)
+    except KeyboardInterrupt:
+        return failed("interrupted", 130)
 
 
 def evaluate_run(args: argparse.Namespace) -> None:
     """Print loss and accuracy of a run on its test set."""
-    device = choose_device(args.device)
+    ranks, device = world(), own_device(args.device)
     net, origin = open_run(args.folder)
-    name = args.data or origin.data
-    if name not in DATA:
-        raise ValueError(f"{args.folder} was trained on unknown data, {name!r}")
-    _, test_set = load(name, args)
-    loss, accuracy = evaluate(net.to(device), test_set, workers=args.workers)
+    _, test_set = load(data_of(origin, args), args)
+    ranks.check_same({"weights": net.arrays.values(), "test images": [test_set.images]})
+    net = net.to(device)
+    if args.report is not None or args.json:
+        report(args, net, test_set)
+        return
+    loss, accuracy = evaluate(net, test_set, workers=args.workers, ranks=ranks)
     print(
         f"{test_set.name}: test loss {loss:.3f}, test acc {accuracy:.4f} ({len(test_set):,} images)"
     )
-
-
-def predict(args: argparse.Namespace) -> int:
-    """Print what a run takes images for, with probabilities."""
-    net, origin = open_run(args.folder)
-    status = 0
-    for path in args.images:
-        try:
-            pixels = read_image(path, invert=args.invert)
-        except (ValueError, OSError, Warning) as error:
-            complain(error)
-            status = 2
-            continue
-        (probabilities,) = softmax(net(as_input(pixels)))
-        order = probabilities.argsort()[::-1]
-        print(f"{path}: {origin.classes[order[0]]}")
-        for k in order:
-            print(f"    {probabilities[k]:7.2%}  {origin.classes[k]}")
-    return status
 
 
 def check(args: argparse.Namespace) -> int:
@@ -95,8 +103,9 @@ def check(args: argparse.Namespace) -> int:
 
 def show_summary(args: argparse.Namespace) -> None:
     """Print shapes, parameters, multiply-adds and bytes kept for backward, for one image."""
-    net = MODELS[args.model].build(np.random.default_rng(0))
-    print(summary.table(summary.summarize(net, INPUT_SHAPE)))
+    model, rng = args.model or "lenet", np.random.default_rng(0)
+    net = networks.build(model, rng, args.input, args.classes)
+    print(summary.table(summary.summarize(net, (1, *args.input))))
 
 
 def show_doctor(args: argparse.Namespace) -> None:
@@ -106,8 +115,10 @@ def show_doctor(args: argparse.Namespace) -> None:
 
 COMMANDS = {
     "train": train,
+    "data": look,
     "evaluate": evaluate_run,
     "predict": predict,
+    "export": export,
     "check": check,
     "summary": show_summary,
     "explain": explain_pass,

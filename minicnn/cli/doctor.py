@@ -1,4 +1,4 @@
-"""What this machine offers: versions, BLAS and its threads, data, GPU; for bug reports too."""
+"""What this machine offers: versions, BLAS and its threads, data and GPU; also for bug reports."""
 
 import platform
 from importlib import metadata
@@ -6,7 +6,7 @@ from importlib import metadata
 import threadpoolctl
 
 from minicnn._version import __version__
-from minicnn.backend import gpu_problem
+from minicnn.backend import gpu_findings, gpu_problem
 from minicnn.datasets.sources import FASHION_MNIST, MNIST, cache_problem, chosen_problem, find
 from minicnn.text import align
 from minicnn.training.cores import cores
@@ -15,7 +15,7 @@ PACKAGES = ("numpy", "threadpoolctl", "safetensors", "pooch", "tqdm", "matplotli
 
 
 def report() -> str:
-    """One line a finding; needs no network and changes nothing."""
+    """One line per finding; needs no network connection and changes nothing."""
     lines = [
         ("minicnn", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
@@ -26,10 +26,11 @@ def report() -> str:
         if blas["user_api"] == "blas":
             kind = f"{blas['internal_api']} {blas['version']}, {blas.get('architecture', '')}"
             lines.append(("BLAS", f"{kind}, {blas['num_threads']} threads"))
-    absent = "not on this machine" + ("" if cache_problem() else "; to be downloaded")
+    absent = "not on this machine" + ("" if cache_problem() else "; will be downloaded")
     for source in (FASHION_MNIST, MNIST):
         lines.append((source.title, str(find(source) or absent)))
     problems = (chosen_problem(FASHION_MNIST), chosen_problem(MNIST), cache_problem())
     lines += [("warning", problem) for problem in problems if problem]
-    lines.append(("GPU", gpu_problem() or "works"))
+    gpu = gpu_problem()
+    lines += [("GPU", gpu)] if gpu else [*gpu_findings(), ("GPU", "works")]
     return "\n".join(align(lines, "<<"))

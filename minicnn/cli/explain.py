@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from minicnn.arguments import require
-from minicnn.cli.data import DATA, load
-from minicnn.datasets import Dataset, as_input
+from minicnn.cli.data import data_of, load
+from minicnn.cli.training import new_network
+from minicnn.datasets import as_input
 from minicnn.explain import Explanation, explain
 from minicnn.gradcheck.museum import FAULTS
 from minicnn.layers import Conv2D
-from minicnn.models import MODELS
 from minicnn.runs.run_folder import open_run
 
 GEOMETRY = ("kernel", "stride", "padding", "dilation", "groups")
@@ -21,7 +21,7 @@ def explain_pass(args: argparse.Namespace) -> None:
     """Write a page on which each number of a gradient opens into its products."""
     chosen = [name for name in ("folder", "model", "exhibit") if getattr(args, name) is not None]
     if len(chosen) > 1:
-        raise ValueError("give RUN, --model or --exhibit, only one of them")
+        raise ValueError("give only one of RUN, --model and --exhibit")
     geometry = {name: getattr(args, name) for name in GEOMETRY if getattr(args, name) is not None}
     if chosen and geometry:
         raise ValueError(f"--{next(iter(geometry))} is for the small convolution: leave it out")
@@ -43,8 +43,8 @@ def explain_pass(args: argparse.Namespace) -> None:
 
 
 def _convolution(geometry: dict[str, Any]) -> Explanation:
-    """Of whole numbers: two channels in and out for each group, and images of 5x6 pixels, or as
-    large as the kernel needs."""
+    """A convolution of whole numbers: two channels in and out for each group, and images of 5x6
+    pixels, or as large as the kernel needs."""
     rng = np.random.default_rng(0)
     kernel, groups = geometry.pop("kernel", 3), geometry.get("groups", 1)
     conv = Conv2D(2 * groups, 2 * groups, kernel, **geometry)
@@ -56,7 +56,7 @@ def _convolution(geometry: dict[str, Any]) -> Explanation:
 
 
 def _exhibit(name: str) -> Explanation:
-    """A wrong layer of the museum, which the page finds out."""
+    """A wrong layer of the museum, which the page exposes."""
     known = {fault.name: fault for fault in FAULTS if isinstance(fault.wrong, type)}
     require(name in known, f"--exhibit must be one of {', '.join(known)}", name)
     fault, rng = known[name], np.random.default_rng(0)
@@ -71,19 +71,13 @@ def _image(args: argparse.Namespace) -> Explanation:
     """One image of the test set on its way through a network."""
     if args.folder is not None:
         net, origin = open_run(args.folder)
-        data, name = _test_set(args, origin.data), origin.model
+        _, data = load(data_of(origin, args), args)
+        name = origin.model
     else:
-        net = MODELS[args.model].build(np.random.default_rng(0))
-        data, name = _test_set(args, None), f"{args.model}, not trained"
+        _, data = load(args.data, args)
+        net, name = new_network(args.model, 0, data), f"{args.model}, not trained"
     k = args.image or 0
     require(k < len(data), f"--image must be below {len(data)}, the images in the test set", k)
     image = data[k : k + 1]
     title = f"{name}: image {k} of {data.name}, {data.classes[int(image.labels[0])]}"
     return explain(net, as_input(image.images), labels=image.labels.astype(int), title=title)
-
-
-def _test_set(args: argparse.Namespace, of_run: str | None) -> Dataset:
-    name = args.data or of_run
-    if name is not None and name not in DATA:
-        raise ValueError(f"{args.folder} was trained on unknown data, {name!r}: say --data")
-    return load(name, args)[1]

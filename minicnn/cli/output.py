@@ -1,4 +1,4 @@
-"""What commands print: encoded as the terminal can, with messages and warnings in a line."""
+"""What commands print: encoded for the terminal, with messages and warnings on one line."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ def complain(message: object) -> None:
 
 
 class _Escaping:
-    """Passes text on to `stream`, with escapes for what that cannot encode; to nowhere if None."""
+    """Passes text on to `stream`, with escapes for what it cannot encode; drops it if None."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = io.StringIO() if stream is None else stream
@@ -23,7 +23,7 @@ class _Escaping:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         try:
             self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except UnicodeEncodeError:  # it encodes otherwise than it says
+        except UnicodeEncodeError:  # its encoding is not what it says
             self._stream.write(text.encode("ascii", "backslashreplace").decode())
         return len(text)
 
@@ -33,21 +33,32 @@ class _Escaping:
 
 @contextlib.contextmanager
 def anything_printable() -> Iterator[None]:
-    """Until it ends, whatever the terminal cannot encode is printed with escapes. The streams stay
-    as they are: those of a notebook, say, cannot be reconfigured."""
+    """Within this block, whatever the terminal cannot encode is printed with escapes. The streams
+    themselves are not changed: a notebook's, for example, cannot be reconfigured."""
     out, err = _Escaping(sys.stdout), _Escaping(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
 
 
 @contextlib.contextmanager
+def quiet_if(quiet: bool) -> Iterator[None]:
+    """Drops whatever is printed within this block."""
+    with contextlib.ExitStack() as stack:
+        if quiet:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
+@contextlib.contextmanager
 def warnings_in_a_line() -> Iterator[None]:
-    """Until it ends, a warning is printed like any other message."""
+    """Within this block, a warning is printed like any other message."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         from PIL.Image import DecompressionBombWarning  # here: only `predict` needs Pillow
 
-        if category is not DecompressionBombWarning:  # such a picture is refused, which says more
+        if category is not DecompressionBombWarning:  # the error for such a picture says more
             complain(message)
 
     before, warnings.showwarning = warnings.showwarning, show
@@ -58,6 +69,6 @@ def warnings_in_a_line() -> Iterator[None]:
 
 
 def close_stdout() -> None:
-    """Lets the interpreter end quietly when the reader of our output, `head` say, has gone."""
-    with contextlib.suppress(io.UnsupportedOperation):  # a notebook's
+    """Lets the interpreter exit quietly when the reader of our output, such as `head`, has gone."""
+    with contextlib.suppress(io.UnsupportedOperation):  # for a notebook's stream
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,17 +27,17 @@ class LayerCost:
 
 
 def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
-    """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), found by one
-    forward pass. An array that two layers keep, and a parameter that two share, is counted once, at
-    the first of them."""
-    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), from one forward
+    pass. An array that two layers keep, or a parameter that two layers share, counts only at the
+    first of them."""
+    require(isinstance(net, Layer), "net must be a layer, such as lenet()", net)
     net.output_shape(sizes("summarize", x_shape))
     _, saved = net.forward(np.zeros(x_shape, np.float32))
     rows: list[LayerCost] = []
     kept: set[int] = set()  # by address
     counts = {id(parameter): parameter.size for parameter in net.params.values()}
     for text, layer, layer_saved, shape in _passes(net, saved, tuple(x_shape), ""):
-        composite = isinstance(layer, Composite)  # whose layers have had their rows
+        composite = isinstance(layer, Composite)  # its layers have their own rows
         kept_bytes = 0 if composite else new_bytes(layer_saved, kept)
         parameters = sum(counts.pop(id(parameter), 0) for parameter in layer.params.values())
         cost = 0 if composite else layer.multiply_adds(shape)

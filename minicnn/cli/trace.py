@@ -1,19 +1,17 @@
-"""minicnn trace: what one step of training does, of a new network or after a run's checkpoint."""
+"""minicnn trace: what one training step does to a new network, or after a run's checkpoint."""
 
 import argparse
 import dataclasses
 import json
 
-import numpy as np
-
 from minicnn.backend import choose_device
-from minicnn.cli.data import DATA, load
-from minicnn.cli.training import asked_for, given
+from minicnn.cli.data import data_of, load
+from minicnn.cli.training import asked_for, given, new_network
 from minicnn.explain.page import explain
 from minicnn.explain.trace import trace
 from minicnn.files import as_path
-from minicnn.models import MODELS
 from minicnn.runs.checkpoint import Checkpoint, load_checkpoint
+from minicnn.runs.networks import rebuild
 from minicnn.runs.run_folder import checkpoints
 from minicnn.runs.settings import Settings
 from minicnn.training.loop import check_fit
@@ -27,13 +25,14 @@ def trace_step(args: argparse.Namespace) -> None:
     if args.folder is None:
         train_set, _ = load(args.data, args)
         name, settings = asked_for(args, train_set)
+        net = new_network(name, settings.seed, train_set)
     else:
         checkpoint = _last_checkpoint(args)
         name = checkpoint.origin.model
         settings = dataclasses.replace(checkpoint.settings, **given(args, Settings))
-        train_set, _ = load(args.data or checkpoint.origin.data, args)
-    net = MODELS[name].build(np.random.default_rng(settings.seed)).to(device)
-    optimizer = settings.new_optimizer()
+        train_set, _ = load(data_of(checkpoint.origin, args), args)
+        net = rebuild(checkpoint.origin, checkpoint.arrays)
+    net, optimizer = net.to(device), settings.new_optimizer()
     if checkpoint is not None:
         checkpoint.restore(net, optimizer)
     check_fit(net, train_set)
@@ -54,23 +53,17 @@ def trace_step(args: argparse.Namespace) -> None:
         explain(net, x[:1], labels=labels[:1], title=first, trace=traced).save(args.page)
     print(f"{title}\n\n{traced}")
     if args.page is not None:
-        print(f"\n{args.page} has the same, and each layer opens there: open it in a browser")
+        print(f"\n{args.page} has the same, with a page for each layer: open it in a browser")
 
 
 def _last_checkpoint(args: argparse.Namespace) -> Checkpoint:
-    """That of the run. Unlike going on, this needs no lock: a run may be traced while it trains."""
+    """The run's last checkpoint. Unlike resuming, this needs no lock: a run may be traced while it
+    trains."""
     for option in NEW:
         if getattr(args, option) is not None:
             raise ValueError(f"a run has its own {option}: leave out --{option}, or the run")
     folder = as_path(args.folder)
     paths = checkpoints(folder)
     if not paths:
-        raise ValueError(f"{folder} is not the folder of a run with a checkpoint: train one first")
-    checkpoint = load_checkpoint(paths[-1])
-    origin = checkpoint.origin
-    if origin.model not in MODELS or (args.data or origin.data) not in DATA:
-        raise ValueError(
-            f"{folder} cannot be traced here: the command line does not know {origin.model!r} on "
-            f"{origin.data!r}; minicnn.explain.trace takes any network and data"
-        )
-    return checkpoint
+        raise ValueError(f"{folder} has no checkpoint of a run: train one first")
+    return load_checkpoint(paths[-1])

@@ -1,4 +1,4 @@
-"""minicnn train: a run that is begun or resumed, and what is printed of it."""
+"""minicnn train: starts or resumes a run, and prints how it goes."""
 
 import argparse
 import dataclasses
@@ -10,76 +10,130 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 
-from minicnn.backend import choose_device
-from minicnn.cli.data import DATA, load
-from minicnn.cli.parser import ADAM_LR
-from minicnn.datasets import Dataset
+from minicnn.backend import choose_device, gpu_count, gpu_findings
+from minicnn.cli.data import DATA, asked, data_of, load
+from minicnn.cli.output import complain
+from minicnn.cli.parser import ADAM_LR, SGD_LR
+from minicnn.datasets import Dataset, DataSpec
 from minicnn.files import as_path
 from minicnn.layers.base import Layer
-from minicnn.models import MODELS
-from minicnn.runs import resumable, run_folder
+from minicnn.runs import hints, networks, resumable, run_folder
 from minicnn.runs.baseline import among_published, plateau
+from minicnn.runs.checkpoint import versions
+from minicnn.runs.fine_tuning import start_from
 from minicnn.runs.settings import RECIPES, Origin, Settings
 from minicnn.runs.stopping import Stopped
 from minicnn.text import number
+from minicnn.training.freezing import frozen_names
 from minicnn.training.history import History, Position, TrainingError
 from minicnn.training.loop import check_fit, estimate_seconds
-from minicnn.training.parallel import worker_count
+from minicnn.training.mpi import world
+from minicnn.training.parallel import Alone, worker_count
+from minicnn.zoo import MODELS
+
+SLOW = 2.0  # times as slow as the median of the ranks: one step does not tell finer differences
 
 
 def train(args: argparse.Namespace) -> int:
-    """Train a network and write a run folder, or go on with one."""
+    """Train a network and write a run folder, or resume one."""
     if args.resume is not None:
         return _resume(args, as_path(args.resume))
-    device = choose_device(args.device)
-    if args.out is not None:
+    ranks, device = world(), own_device(args.device)
+    if args.out is not None and ranks.rank == 0:
         run_folder.check_unused(args.out)
-    train_set, test_set = load(args.data, args)
-    name, settings = asked_for(args, train_set)
-    net = MODELS[name].build(np.random.default_rng(settings.seed)).to(device)
+    begun = None
+    if args.started_from is not None:
+        if args.model is not None:
+            raise ValueError("--from uses the network of the run: leave out --model")
+        _, begun = ranks.first_s(lambda: run_folder.open_run(args.started_from))
+        if args.data is not None and begun.spec is not None:  # of other files only the form stays
+            form = {"test_share": None, "skip_bad": False, "seed": args.seed or 0}
+            begun = dataclasses.replace(begun, spec=dataclasses.replace(begun.spec, **form))
+    train_set, test_set = load(data_of(begun, args) if begun else args.data, args)
+    name, settings = asked_for(args, train_set, begun.model if begun else args.model)
+    if args.started_from is None:
+        net = new_network(name, settings.seed, train_set).to(device)
+    else:
+        source = args.started_from
+        net, _, is_new = ranks.first_s(lambda: start_from(source, train_set, settings.seed))
+        net = net.to(device)
+        last = f"; the last layer is new, for {len(train_set.classes)} classes" if is_new else ""
+        print(f"starting from the last weights in {source}{last}")
     check_fit(net, train_set)
-    origin = Origin(name, train_set.name, train_set.classes)
-    folder = run_folder.new_run(args.out, origin)
+    frozen_names(net, settings.freeze)
+    spec = asked(args, begun.spec if begun else None) or DataSpec(train_set.name)
+    origin = networks.origin(net, train_set, name, spec)
+    folder = ranks.first_s(lambda: run_folder.new_run(args.out, origin))
     run = functools.partial(
-        resumable.train_run, net, train_set, test_set, folder, settings, model=name
+        resumable.train_run,
+        net,
+        train_set,
+        test_set,
+        folder,
+        settings,
+        model=name,
+        spec=spec,
+        started_from=args.started_from or "",
     )
 
     def announce(start: Position) -> None:
+        if ranks.rank == 0:
+            run_folder.save_first_batch(folder, train_set, settings)
+        from_mnist = begun is not None and begun.preparation.invert is None
+        for line in (
+            hints.nearly_equal(train_set),
+            hints.dark_on_bright(train_set) if from_mnist else None,
+        ):
+            if line:
+                print(line)
         _announce(args, folder, settings, origin, net, train_set, test_set, start)
 
-    return _trained(args, folder, settings, origin, run, announce)
+    return _trained(args, folder, settings, origin, run, announce, net, test_set)
 
 
-def asked_for(args: argparse.Namespace, train_set: Dataset) -> tuple[str, Settings]:
-    """The name of the network, and how to train it."""
+def asked_for(
+    args: argparse.Namespace, train_set: Dataset, model: str | None = None
+) -> tuple[str, Settings]:
+    """The name of the network, `model` if it is known, and how to train it."""
+    model = model or args.model
     if args.recipe is not None:
         recipe = RECIPES[args.recipe]
-        name = args.model or recipe.model
+        name = model or recipe.model
         return name, dataclasses.replace(recipe.settings, **given(args, Settings))
-    # a sigmoid LeNet takes thousands of steps to begin to learn the digits
-    name = args.model or ("lenet-relu" if train_set.name == "digits" else "lenet")
-    lr = MODELS[name].lr if args.optimizer in (None, "sgd") else ADAM_LR
+    # a sigmoid LeNet needs thousands of steps before it begins to learn the digits
+    name = model or ("lenet-relu" if train_set.name == "digits" else "lenet")
+    lr = MODELS[name].lr if name in MODELS else SGD_LR
+    if args.optimizer not in (None, "sgd"):
+        lr = ADAM_LR
     return name, Settings(**{"lr": lr} | given(args, Settings))
 
 
+def new_network(name: str, seed: int, data: Dataset) -> Layer:
+    """The network of that name, or of a function at this place, for such images and classes."""
+    rng = np.random.default_rng(seed)
+    return networks.build(name, rng, data.images.shape[1:], len(data.classes))
+
+
 def _resume(args: argparse.Namespace, folder: Path) -> int:
-    device = choose_device(args.device)
+    device = own_device(args.device)
+    if args.started_from is not None:
+        raise ValueError("--from starts a new run and --resume continues one: give one of them")
     if args.recipe is not None:
-        raise ValueError("--resume goes on with the settings of the run: leave out --recipe")
+        raise ValueError("--resume uses the settings of the run: leave out --recipe")
     if args.out is not None:
-        raise ValueError("--resume goes on in the folder of the run: leave out --out")
-    checkpoint = run_folder.last_checkpoint(folder)
+        raise ValueError("--resume writes to the folder of the run: leave out --out")
+    checkpoint = world().first_s(lambda: run_folder.last_checkpoint(folder))
     origin, history = checkpoint.origin, checkpoint.position.history
-    if origin.model not in MODELS or origin.data not in DATA:
-        raise ValueError(
-            f"{folder} cannot go on here: the command line does not know {origin.model!r} on "
-            f"{origin.data!r}; minicnn.runs.resume_run goes on with any network and data"
-        )
-    resumable.check_same(folder, origin, dataclasses.replace(origin, **given(args, Origin)))
+    model, data = args.model or origin.model, args.data if args.data in DATA else origin.data
+    resumable.check_same(folder, origin, dataclasses.replace(origin, model=model, data=data))
     settings = dataclasses.replace(checkpoint.settings, **given(args, Settings))
-    net = MODELS[origin.model].build(None).to(device)
-    train_set, test_set = load(origin.data, args)
+    train_set, test_set = load(data_of(origin, args), args)
+    try:
+        net = networks.rebuild(origin, checkpoint.arrays).to(device)
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be resumed here: {error}") from None
     run = functools.partial(
         resumable.resume_run, net, train_set, test_set, folder, settings, checkpoint=checkpoint
     )
@@ -87,21 +141,25 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
         run()
         print(
             f"{folder} is complete, with {number(settings.epochs, 'epoch')}: "
-            "more --epochs would go on with it"
+            "give more --epochs to continue it"
         )
         return 0
 
     def announce(start: Position) -> None:
-        print(f"going on with {folder} after {start.place}")
+        print(f"resuming {folder} after {start.place}")
         _announce(args, folder, settings, origin, net, train_set, test_set, start)
 
-    return _trained(args, folder, settings, origin, run, announce)
+    return _trained(args, folder, settings, origin, run, announce, net, test_set)
 
 
 def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
-    """What the command line says of the fields of Settings or Origin."""
+    """The fields of Settings or Origin that the command line gives."""
     given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
-    return {name: value for name, value in given.items() if value is not None}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 def _trained(
@@ -111,14 +169,21 @@ def _trained(
     origin: Origin,
     run: Callable[..., History],
     announce: Callable[[Position], None],
+    net: Layer,
+    test_set: Dataset,
 ) -> int:
     """Trains, prints how it went, and returns the exit status."""
 
     def on_epoch(history: History) -> None:
-        from tqdm import tqdm  # here: the other commands do without it
+        from tqdm import tqdm  # here: the other commands do not need it
 
-        if line := plateau(origin, history):
-            tqdm.write(line)
+        for line in (
+            plateau(origin, history),
+            hints.parted(history),
+            hints.below_chance(history, len(origin.classes), len(test_set)),
+        ):
+            if line:
+                tqdm.write(line)
 
     try:
         history = run(
@@ -131,22 +196,26 @@ def _trained(
     except Stopped as stopped:
         print(
             f"minicnn: stopped by {stopped.signal.name} after {stopped.place}; "
-            f"go on with: {_go_on(args, folder)}",
+            f"resume with: {_resume_command(args, folder)}",
             file=sys.stderr,
         )
         return 128 + stopped.signal
     except BrokenPipeError:
         raise
     except TrainingError as error:
-        lower = f"start anew with --lr {settings.lr / 2:g}, say"
+        lower = f"start a new run with --lr {settings.lr / 2:g}, for example"
         raise ValueError(
             f"{error}: {lower} (with the same one, {_last_good(args, folder)})"
         ) from None
     except OSError as error:
         raise ValueError(f"{error}; {_last_good(args, folder)}") from None
     print(history.summary())
-    if line := among_published(origin, settings, history):
-        print(line)
+    for line in (
+        among_published(origin, settings, history),
+        hints.never_predicted(net, test_set, history),
+    ):
+        if line:
+            print(line)
     print(f"weights, history and curves are in {folder}")
     return 0
 
@@ -161,29 +230,70 @@ def _announce(
     test_set: Dataset,
     start: Position,
 ) -> None:
-    """Prints what is about to be done."""
+    """Prints what is about to happen."""
     batch_size = settings.batch_size
-    seconds = estimate_seconds(
-        net, train_set, epochs=settings.epochs, batch_size=batch_size, workers=args.workers
-    )
+    ranks = world()
+    options = {"epochs": settings.epochs, "batch_size": batch_size, "workers": args.workers}
+    seconds = _slowest(estimate_seconds(net, train_set, ranks=ranks, **options), ranks)
+    _tell_differences(net, ranks)
     done = len(start.history.train_loss) + start.seen / len(train_set)
     place = f"the {net.device}"
     if net.device == "cpu":
-        workers = worker_count(net, min(batch_size, len(train_set)), args.workers)
+        workers = worker_count(net, min(batch_size, len(train_set)), args.workers, ranks=ranks)
         place += f" with {number(workers, 'worker')}"
+    else:
+        place += f" ({gpu_findings()[0][1]})"
+    if ranks.size > 1:
+        place += f" on each of {ranks.size} ranks"
     parameters = sum(parameter.size for parameter in net.params.values())
     print(
         f"{origin.model}, {parameters:,} parameters, on {train_set.name} "
         f"({len(train_set):,} images to train, {len(test_set):,} to test), on {place}\n"
         f"{_in_words(settings)}\n"
-        f"about {_duration(seconds * (1 - done / settings.epochs))}, going by one step; results go "
-        f"to {folder}",
+        f"about {_duration(seconds * (1 - done / settings.epochs))}, estimated from one step; "
+        f"results go to {folder}",
         flush=True,
     )
 
 
+def own_device(name: str) -> str:
+    """`choose_device(name)`; of the GPUs of a machine, each of its ranks takes the next."""
+    device, ranks = choose_device(name), world()
+    if ranks.size > 1 and device == "gpu" and ":" not in name:
+        choose_device(f"gpu:{ranks.local_rank % gpu_count()}")
+    return device
+
+
+def _slowest(own: float, ranks: Alone) -> float:
+    """The most seconds of any rank, whom all wait for; tells if it is far behind."""
+    every = ranks.everybodys(own)
+    slowest, usual = max(every), float(np.median(every))
+    if slowest > SLOW * usual:
+        complain(
+            f"rank {every.index(slowest)} is {slowest / usual:.1f} times as slow as most, and the "
+            "others wait for it in each step"
+        )
+    return slowest
+
+
+def _tell_differences(net: Layer, ranks: Alone) -> None:
+    """Tells on which ranks the last digits may differ from those of rank 0."""
+    kernels = {
+        blas["architecture"] for blas in threadpoolctl.threadpool_info() if "architecture" in blas
+    }
+    own = versions() | {"BLAS kernels": ", ".join(sorted(kernels)), "device": net.device}
+    first, *others = ranks.everybodys(own)
+    for rank, other in enumerate(others, 1):
+        for name in first:
+            if other[name] != first[name]:
+                complain(
+                    f"rank {rank} has {name} {other[name]}, but rank 0 has {first[name]}: the last "
+                    "digits may depend on how many ranks there are"
+                )
+
+
 def _in_words(settings: Settings) -> str:
-    """All that decides the result; what came after the course's settings only if it is on."""
+    """All settings that decide the result; those beyond the course's only if they are on."""
     schedule = "" if settings.schedule == "constant" else f" ({settings.schedule} schedule)"
     method = (
         f"momentum {settings.momentum:g}" if settings.optimizer == "sgd" else settings.optimizer
@@ -196,6 +306,7 @@ def _in_words(settings: Settings) -> str:
         "mirrored": settings.mirror,
         f"shifted by up to {settings.shift}": settings.shift,
         f"erased with probability {settings.erase:g}": settings.erase,
+        f"frozen: {' '.join(settings.freeze)}": settings.freeze,
     }
     told = [
         number(settings.epochs, "epoch"),
@@ -209,8 +320,8 @@ def _in_words(settings: Settings) -> str:
     return ", ".join(told)
 
 
-def _go_on(args: argparse.Namespace, folder: Path) -> str:
-    """The command, with the options that are not kept in the run."""
+def _resume_command(args: argparse.Namespace, folder: Path) -> str:
+    """The command that resumes the run, with the options that the run does not store."""
     command = ["minicnn", "train", "--resume", str(folder)]
     for name in ("data_folder", "device", "workers", "save_every", "keep"):
         if (value := getattr(args, name)) != args.parser.get_default(name):
@@ -220,8 +331,8 @@ def _go_on(args: argparse.Namespace, folder: Path) -> str:
 
 def _last_good(args: argparse.Namespace, folder: Path) -> str:
     if not run_folder.checkpoints(folder):
-        return "there is no checkpoint to go on from"
-    return f"{_go_on(args, folder)} goes on from the last good checkpoint"
+        return "there is no checkpoint to resume from"
+    return f"{_resume_command(args, folder)} resumes from the last good checkpoint"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Augmentation: training images are changed at random, so that each epoch shows other ones.
+"""Augmentation: training images are changed at random, so that each epoch shows different images.
 
 An image x of C channels, H rows and W columns becomes y, in up to three steps, in this order:
 
@@ -9,12 +9,11 @@ An image x of C channels, H rows and W columns becomes y, in up to three steps, 
              where each noise[c, h, w] is any of 0, ..., 255                               (3)
 
 The rectangle lies anywhere in the image. The share of the image that it covers, `area`, is uniform,
-and so is log(ratio), so that high ones are as likely as wide ones. Rounded to pixels,
+and so is log(ratio), so that tall rectangles are as likely as wide ones. Rounded to pixels,
 
     height = H * sqrt(area * ratio),   width = W * sqrt(area / ratio)                      (4)
 
-but at most H and W. All numbers are drawn on the host, whatever the pixels, so a GPU makes the same
-images.
+but at most H and W. All random numbers are drawn on the host, so a GPU makes the same images.
 
 Sources: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016,
 for (1) and (2); Z. Zhong, L. Zheng, G. Kang, S. Li, Y. Yang, "Random erasing data augmentation",
@@ -37,9 +36,9 @@ RATIO = 0.3  # of height to width, at least, for a square image; at most 1 / RAT
 class Augmentation:
     """A function (images, rng) -> images, for `fit(augment=...)`.
 
-    mirror: whether to exchange left and right, of every second image on average
-    shift: by how many pixels at most to move an image up or down, and left or right
-    erase: probability of noise in a rectangle, from 0 to 1
+    mirror: whether to exchange left and right in half of the images, on average
+    shift: the most pixels by which to move an image up or down, and left or right
+    erase: the probability of noise in a rectangle, from 0 to 1
     """
 
     mirror: bool = False
@@ -52,7 +51,7 @@ class Augmentation:
         object.__setattr__(self, "erase", share("erase", self.erase))
 
     def __call__(self, images: Array, rng: Generator) -> Array:
-        """New images for uint8 (N, C, H, W), which are not changed. `rng` alone decides."""
+        """New images from uint8 (N, C, H, W), which are not changed; only `rng` decides how."""
         array_module(images)
         is_bytes = images.dtype == np.uint8 and images.ndim == 4
         require(is_bytes, "images must be uint8 (N, C, H, W)", images)
@@ -103,12 +102,12 @@ def _erase(images: Array, probability: float, rng: Generator) -> None:
 
 
 def _some(n: int, probability: float, rng: Generator) -> Array:
-    """The indices of some of n images, of each with this probability."""
+    """The indices of some of n images, each chosen with this probability."""
     return np.flatnonzero(rng.random(n) < probability)
 
 
 def _intervals(size: int, shares: Array, rng: Generator) -> Array:
-    """(k, size): for each of the k shares, which pixels an interval holds that takes this share of
+    """(k, size): for each of the k shares, the pixels of an interval that covers this share of
     `size`, at most all of it, and lies anywhere."""
     length = np.rint(size * shares.clip(max=1)).astype(int)[:, None]
     first = rng.integers(size - length + 1)

@@ -9,17 +9,21 @@ from numpy.typing import DTypeLike
 from minicnn.arguments import are_strings, float_dtype, generator, is_integer, require, shown
 from minicnn.backend import Array, array_module, choose_device, device_of, to_device
 from minicnn.checks import check_device
+from minicnn.datasets.preparation import Preparation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images in memory, on the host or on a GPU; checked when it is made.
+    """Labelled images in memory, on the host or on a GPU, checked when they are put together.
 
     images: uint8 (N, C, H, W)
     labels: any integers (N,), each the index of a class; kept as int64, since arithmetic such as
         10 * label + prediction wraps around in uint8
     classes: the classes' names
     name: the data set's name
+    preparation: how a picture file becomes an image like these
+    files: where each image is from, (N,) names of files; empty for images that are from no files
+        of their own
 
     Raises ValueError for arrays that do not fit each other or the classes.
     """
@@ -28,6 +32,8 @@ class Dataset:
     labels: Array
     classes: tuple[str, ...]
     name: str
+    preparation: Preparation = Preparation()
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, labels, names = self.images, self.labels, self.classes
@@ -35,6 +41,10 @@ class Dataset:
         array_module(labels)
         require(are_strings(names), "classes must be a tuple of names, as ('cat', 'dog')", names)
         require(isinstance(self.name, str), "name must be a string", self.name)
+        is_preparation = isinstance(self.preparation, Preparation)
+        require(is_preparation, "preparation must be a Preparation", self.preparation)
+        is_complete = are_strings(self.files) and len(self.files) in (0, len(images))
+        require(is_complete, f"files must be a tuple of {len(images)} names", self.files)
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"expected integer labels {images.shape[:1]}, one for each image, "
@@ -50,6 +60,7 @@ class Dataset:
             )
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
         object.__setattr__(self, "classes", tuple(names))
+        object.__setattr__(self, "files", tuple(self.files))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,13 +73,14 @@ class Dataset:
             part.indices(len(self))
         except (TypeError, ValueError):
             raise ValueError(
-                f"expected a slice of integers, as in ds[:1000], but got {shown(part)}: take int() "
-                "of a number that is computed, and no step of 0"
+                f"expected a slice of integers, as in ds[:1000], but got {shown(part)}: convert "
+                "computed numbers with int(), and use no step of 0"
             ) from None
-        return dataclasses.replace(self, images=self.images[part], labels=self.labels[part])
+        images, labels = self.images[part], self.labels[part]
+        return dataclasses.replace(self, images=images, labels=labels, files=self.files[part])
 
     def to(self, device: str) -> "Dataset":
-        """This data set on `device`, `"cpu"` or `"gpu"`: itself if it is there already."""
+        """This data set on `device`, `"cpu"` or `"gpu"`; itself if it is already there."""
         device = choose_device(device)
         if device_of(self.images) == device:
             return self
@@ -82,10 +94,10 @@ class Dataset:
         dtype: DTypeLike = np.float32,
         change: Callable[[Array], Array] | None = None,
     ) -> tuple[Array, Array]:
-        """Images (n, C, H, W) of `dtype`, scaled to 0..1, and labels (n,), of the given indices;
-        `change` is applied to the images of bytes before they are scaled.
+        """Images (n, C, H, W) of `dtype`, scaled to 0..1, and labels (n,), for the given indices;
+        `change` is applied to the bytes of the images before they are scaled.
 
-        The memory of the images is batch-last, which the layers are fastest with:
+        The memory of the images is batch-last, with which the layers are fastest:
         `x.transpose(1, 2, 3, 0)` is contiguous.
         """
         if not isinstance(index, slice):
@@ -127,5 +139,5 @@ def _check_bytes(images: Array) -> None:
     array_module(images)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
-            f"expected images of uint8 (N, C, H, W) but got {images.dtype} {images.shape}"
+            f"expected images as uint8 (N, C, H, W) but got {images.dtype} {images.shape}"
         )

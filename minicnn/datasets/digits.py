@@ -38,8 +38,8 @@ SIZE = 28
 def digits(train: int = 6000, test: int = 1000, seed: int = 0) -> tuple[Dataset, Dataset]:
     """`train` and `test` images of digits, white on black as in MNIST, uint8 (N, 1, 28, 28).
 
-    Each of the two comes from random numbers of its own, and one seed gives the same images on
-    every run.
+    The two sets use independent random numbers, and the same seed gives the same images on every
+    run.
     """
     train, test = integer("train", train, 0), integer("test", test, 0)
     train_rng, test_rng = np.random.default_rng(integer("seed", seed, 0)).spawn(2)
@@ -48,7 +48,7 @@ def digits(train: int = 6000, test: int = 1000, seed: int = 0) -> tuple[Dataset,
 
 
 def _glyphs() -> "list[list[Image.Image]]":
-    """The ten digits of each font, white on black, in the middle of a square."""
+    """The ten digits of each font, white on black, each in the middle of a square."""
     import matplotlib  # here: importing it takes as long as all of minicnn
     from PIL import ImageFont
 

@@ -1,4 +1,4 @@
-"""Files from the first mirror that has them: whole and verified, or not there at all."""
+"""Files from the first mirror that has them: complete and verified, or absent."""
 
 import importlib
 import threading
@@ -17,10 +17,10 @@ STALL_SECONDS = 15
 def download(mirrors: Sequence[str], md5: dict[str, str], folder: Path) -> None:
     """Puts each file named in `md5` into `folder` unless it is there with that MD5.
 
-    A mirror is an address to which a file's name is added; where one fails, the next goes on. A
-    file is written under another name and renamed when its MD5 is right, so that an interruption
-    spoils nothing. Of several processes one downloads, and the others wait for it. Raises
-    DataError, which says what each mirror answered, or that nothing can be written.
+    A mirror is an address to which a file's name is appended; if one fails, the next takes over. A
+    file is written under a temporary name and renamed once its MD5 is right, so that an
+    interruption does no harm. Of several processes one downloads, and the others wait for it.
+    Raises DataError, which says what each mirror answered, or that nothing can be written.
     """
     problems = _probe(mirrors, next(iter(md5)))
     failures = [f"{mirror}: {problem}" for mirror, problem in problems.items()]
@@ -40,11 +40,11 @@ def download(mirrors: Sequence[str], md5: dict[str, str], folder: Path) -> None:
 
 
 def _probe(mirrors: Sequence[str], name: str) -> dict[str, str]:
-    """What keeps each mirror from answering, known in PROBE_SECONDS for all: looking up a host has
-    no timeout of its own, and one host may have many addresses, each with a timeout."""
+    """Why mirrors do not answer, all found within PROBE_SECONDS: looking up a host has no timeout
+    of its own, and one host may have many addresses, each with a timeout."""
     import pooch  # here: importing it takes half as long as all of minicnn
 
-    importlib.import_module("requests")  # by pooch at its first request, on the mirrors' time
+    importlib.import_module("requests")  # or pooch imports it while the mirrors' time runs
     downloader = pooch.HTTPDownloader(timeout=PROBE_SECONDS)
     problems = dict.fromkeys(mirrors, f"no answer in {PROBE_SECONDS} seconds")
 
@@ -73,14 +73,14 @@ def _probe(mirrors: Sequence[str], name: str) -> dict[str, str]:
 
 
 def _fetch_all(mirror: str, md5: dict[str, str], folder: Path) -> str | None:
-    """None, or what went wrong with the first file that could not be had."""
+    """None, or what went wrong with the first file that could not be downloaded."""
     for name in md5:
         try:
             _fetch(mirror, name, md5[name], folder)
         except OSError as error:
             return f"{mirror}{name}: {error}"
         except ValueError:
-            return f"{mirror}{name}: what came is not this file (wrong MD5)"
+            return f"{mirror}{name}: the download is not this file (wrong MD5)"
     return None
 
 
@@ -89,7 +89,7 @@ def _fetch(mirror: str, name: str, md5: str, folder: Path) -> None:
     from tqdm import tqdm
 
     pooch.get_logger().setLevel("WARNING")
-    # pooch sets the bar's total, and takes one without a total for no bar
+    # pooch sets the bar's total, but ignores a bar that has none
     with tqdm(desc=name, total=1, unit="B", unit_scale=True, leave=False) as bar:
         downloader = pooch.HTTPDownloader(
             progressbar=bar, chunk_size=1 << 16, timeout=(PROBE_SECONDS, STALL_SECONDS)

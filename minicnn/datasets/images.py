@@ -1,6 +1,8 @@
-"""Image files as the networks here see them: small, grey, bright on dark."""
+"""Image files as networks see them: small, grey or in colour, bright on dark if asked for."""
 
+import io
 import math
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,62 +17,97 @@ from minicnn.files import as_path
 if TYPE_CHECKING:
     from PIL import Image
 
-CONTRAST = 16  # grey levels of 256: with fewer there is next to nothing to see
+FILE_LIMIT = 1 << 30  # bytes
+CONTRAST = 16  # grey levels of 256: with fewer there is almost nothing to see
 WHITES = (1, 255, 4095, 65535)  # the first is for floats only
 
 
-def read_image(path: Path | str, size: int | Pair = (28, 28), invert: bool | None = None) -> Array:
-    """The image file `path` as uint8 (1, 1, height, width), in the form of the training images.
+def read_image(
+    path: Path | str,
+    size: int | Pair = (28, 28),
+    invert: bool | None = None,
+    colour: bool = False,
+) -> Array:
+    """The image file `path` as uint8 (1, C, height, width), in the form of the training images.
 
-    The picture is turned upright as its EXIF data say and made grey. Behind transparent parts
-    stands white, or black if the rest is bright. It is padded with the colour of its border to the
-    proportions of `size`, (height, width) or one number for both, and resized. Of an animation, the
-    first frame is taken.
+    The picture is turned upright as its EXIF data say, and made grey unless `colour`. Transparent
+    parts become white, or black if the rest is bright. It is padded with the colour of its border
+    to the proportions of `size`, (height, width) or one number for both, and resized. An animation
+    gives its first frame.
 
     invert: whether to exchange bright and dark. The training images are bright on dark, so None
         inverts a picture whose border is brighter than mid-grey
+    colour: C is 3, for red, green and blue, instead of 1
 
     Pictures of floats or of more than 8 bits have no fixed range. Their white is the smallest of 1
-    (floats only), 255, 4095 and 65535 that holds all values. If none reaches a quarter of it
-    (integers up to 255 stay as they are), or one is negative or above 65535, the range from the
-    darkest to the brightest is stretched. What is 8 bits repeated to make 16 becomes those 8 bits.
+    (floats only), 255, 4095 and 65535 that no value exceeds. If none reaches a quarter of it
+    (integers up to 255 are not changed), or one is negative or above 65535, the range from darkest
+    to brightest is stretched. Values of 8 bits repeated to make 16 become those 8 bits.
 
-    Warns of a picture that comes out uniform, or nearly so. Raises DataError for a file that is not
-    a whole image, is a suspiciously large one, or has values that are not finite.
+    Warns if a picture comes out uniform, or nearly so. Raises DataError for a file that is not a
+    complete image, is suspiciously large, or has values that are not finite.
     """
-    from PIL import Image, ImageOps  # here, so that minicnn can be imported without it
-
-    path, size = as_path(path), pair("size", size, 1)
-    try:
-        with Image.open(path) as image:
-            _check_size(image)
-            grey = _grey(ImageOps.exif_transpose(image))
-    except Exception as error:  # Pillow's decoders share no base class below Exception
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
-    pixels = np.asarray(grey)
-    edges = pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]
-    border = int(np.median(np.concatenate(edges)))
-    invert = border > 127 if invert is None else flag("invert", invert)
-    scale = min(size[0] / grey.height, size[1] / grey.width)
-    fitting = [max(1, round(side * scale)) for side in grey.size]
-    if 1 in fitting:  # so narrow that ImageOps.pad, before Pillow 13, would leave nothing of it
-        grey = grey.resize(fitting, Image.Resampling.LANCZOS)
-    grey = ImageOps.pad(grey, size[::-1], Image.Resampling.LANCZOS, color=border)
-    if invert:
-        grey = ImageOps.invert(grey)
-    pixels = np.array(grey)
+    pixels = picture(path, size, invert, colour)
     low, high = int(pixels.min()), int(pixels.max())
     if high - low < CONTRAST:
         warnings.warn(
-            f"{path} comes out uniform, or nearly so: all pixels are from {low} to {high} of 255, "
-            "which shows no class; give a picture with more contrast",
+            f"{as_path(path)} comes out uniform, or nearly so: all pixels are from {low} to {high} "
+            "of 255, too little to show a class; give a picture with more contrast",
             stacklevel=2,
         )
-    return pixels[np.newaxis, np.newaxis]
+    return pixels[np.newaxis]
+
+
+def picture(
+    path: Path | str, size: int | Pair, invert: bool | None = None, colour: bool = False
+) -> Array:
+    """The image file `path` as uint8 (C, height, width), as `read_image` but without its warning;
+    one that comes out uniform may have its place among thousands."""
+    from PIL import Image, ImageOps  # here, so that minicnn can be imported without it
+
+    path, size, colour = as_path(path), pair("size", size, 1), flag("colour", colour)
+    try:
+        with Image.open(_content(path)) as image:
+            _check_size(image)
+            plain = _plain(ImageOps.exif_transpose(image), "RGB" if colour else "L")
+    except Exception as error:  # Pillow's decoders share no base class below Exception
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as an image: {reason}") from error
+    return fitted(plain, size, invert)
+
+
+def _content(path: Path) -> io.BytesIO:
+    """The bytes of a file. Pillow asks for as many as a damaged header claims, for which a file
+    takes the memory at once."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > FILE_LIMIT:
+            raise ValueError(f"its {size:,} bytes exceed the limit of {FILE_LIMIT:,}")
+        return io.BytesIO(file.read(size))
+
+
+def fitted(image: "Image.Image", size: Pair, invert: bool | None) -> Array:
+    """An image in mode "L" or "RGB" as uint8 (C, height, width): padded with the colour of its
+    border, resized, and inverted if asked for, or for None if its border is bright."""
+    from PIL import Image, ImageOps
+
+    pixels = np.asarray(image)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    border = np.median(edges, axis=0).astype(int)  # of each channel
+    invert = bool(border.mean() > 127) if invert is None else flag("invert", invert)
+    scale = min(size[0] / image.height, size[1] / image.width)
+    fitting = [max(1, round(side * scale)) for side in image.size]
+    if 1 in fitting:  # so narrow that ImageOps.pad, before Pillow 13, would leave nothing of it
+        image = image.resize((fitting[0], fitting[1]), Image.Resampling.LANCZOS)
+    colour = tuple(border.tolist()) if border.ndim else int(border)
+    image = ImageOps.pad(image, size[::-1], Image.Resampling.LANCZOS, color=colour)
+    pixels = np.array(ImageOps.invert(image) if invert else image)
+    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[np.newaxis]
 
 
 def _check_size(image: "Image.Image") -> None:
-    """Raises ValueError for a picture so large that Pillow warns; at twice that size it raises."""
+    """Raises ValueError for a picture so large that Pillow warns; at twice the size Pillow
+    raises."""
     from PIL import Image
 
     size, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
@@ -78,21 +115,22 @@ def _check_size(image: "Image.Image") -> None:
         raise ValueError(f"its size of {size} pixels exceeds limit of {limit}; make it smaller")
 
 
-def _grey(image: "Image.Image") -> "Image.Image":
+def _plain(image: "Image.Image", mode: str) -> "Image.Image":
+    """The image in mode "L" or "RGB", without transparency."""
     from PIL import Image
 
-    if image.mode.startswith(("I", "F")):  # which convert("L") would clip at 255
-        return Image.fromarray(_as_bytes(np.asarray(image)).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # which convert would clip at 255
+        image = Image.fromarray(as_bytes(np.asarray(image)).astype(np.uint8))
     if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("L")
+        return image.convert(mode)
     grey, alpha = image.convert("RGBA").convert("LA").split()
     weight = np.asarray(alpha, np.float32)
     bright = ((np.asarray(grey) - 127.5) * weight).sum() > 0
-    background = Image.new("L", image.size, 0 if bright else 255)
-    return Image.composite(grey, background, alpha)
+    background = Image.new(mode, image.size, "black" if bright else "white")
+    return Image.composite(image.convert("RGBA").convert(mode), background, alpha)
 
 
-def _as_bytes(values: Array) -> Array:
+def as_bytes(values: Array) -> Array:
     """Integers of more than 8 bits, or floats, scaled to whole numbers from 0 to 255."""
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):

@@ -1,8 +1,8 @@
 """MNIST and Fashion-MNIST: found on this machine or downloaded, and verified.
 
-Both are 60,000 images to train with and 10,000 to test with, 28x28 and grey, in four IDX files that
-bear the same names. So it is the content that tells them apart, by its SHA-256 after decompression,
-since packages compress it anew.
+Both have 60,000 training and 10,000 test images, 28x28 and grey, in four IDX files with the same
+names. Only their content tells them apart, by its SHA-256 after decompression, because packages
+may compress it differently.
 
 Sources: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
 machine learning algorithms", 2017; Y. LeCun et al., "Gradient-based learning applied to document
@@ -48,14 +48,14 @@ SYSTEM_FOLDER = Path("/usr/share/datasets")
 
 
 class DatasetNotFound(DataError):
-    """A data set is in none of the places where it was looked for."""
+    """A data set is in none of the places that were searched."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What is known of a data set. Its folder is called `name`, `sha256` is that of the files,
-    decompressed, `md5` that of the files as the mirrors serve them, and `package` is the one of
-    Debian and Ubuntu that holds them."""
+    """Facts about a data set. `name` is the name of its folder, `sha256` has the hashes of the
+    decompressed files, `md5` those of the files as the mirrors serve them, and `package` is the
+    package of Debian and Ubuntu that contains them."""
 
     title: str
     name: str
@@ -115,30 +115,30 @@ MNIST = Source(
 def fashion_mnist(folder: Path | str | None = None) -> tuple[Dataset, Dataset]:
     """Fashion-MNIST, to train and to test with.
 
-    Its four files, plain or gzipped, are looked for in `folder` if that is given, and there only;
-    else in $MINICNN_DATA or its subfolder fashion-mnist, in the user's cache, in
-    /usr/share/datasets/fashion-mnist, and then they are downloaded into the cache.
+    If `folder` is given, its four files, plain or gzipped, must be there. Otherwise minicnn looks
+    in $MINICNN_DATA or its subfolder fashion-mnist, in the user's cache and in
+    /usr/share/datasets/fashion-mnist, and if none has them, downloads them into the cache.
 
-    Warns if $MINICNN_DATA has no such files, and where a wrong file is passed over. Raises
-    DatasetNotFound, which tells what was tried and what helps, DataError for a wrong file in
-    `folder` or $MINICNN_DATA, and ValueError for a `folder` below an unknown home folder.
+    Warns if $MINICNN_DATA has no such files, and if it skips a wrong file. Raises DatasetNotFound,
+    which says what was tried and what helps, DataError for a wrong file in `folder` or
+    $MINICNN_DATA, and ValueError for a `folder` below an unknown home folder.
     """
     return _load(FASHION_MNIST, folder)
 
 
 def mnist(folder: Path | str | None = None) -> tuple[Dataset, Dataset]:
-    """MNIST, to train and to test with; looked for as in `fashion_mnist`, under the name mnist."""
+    """MNIST, to train and to test with; found as in `fashion_mnist`, under the name mnist."""
     return _load(MNIST, folder)
 
 
 def find(source: Source) -> Path | None:
-    """The first folder on this machine with the four files, which are not opened; None if there is
-    none."""
+    """The first folder on this machine that has the four files, which are not opened; None if none
+    has."""
     return next((folder for folder, _ in _places(source, None) if not _problem(folder)), None)
 
 
 def chosen_problem(source: Source) -> str | None:
-    """Why $MINICNN_DATA is of no use for this data set; None if it is, or is not set."""
+    """Why $MINICNN_DATA cannot be used for this data set; None if it can, or is not set."""
     value = os.environ.get("MINICNN_DATA")
     try:
         folder = _chosen(source)
@@ -152,7 +152,7 @@ def chosen_problem(source: Source) -> str | None:
 
 
 def cache_problem() -> str | None:
-    """Why nothing can be downloaded on this machine; None if there is a folder for that."""
+    """Why nothing can be downloaded on this machine; None if there is a folder for it."""
     try:
         _cache(FASHION_MNIST)
     except DataError as error:
@@ -163,7 +163,7 @@ def cache_problem() -> str | None:
 def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
     failures = []
     if folder is None and (problem := chosen_problem(source)):
-        warnings.warn(f"{problem}: the search goes on in other places", stacklevel=3)
+        warnings.warn(f"{problem}: searching other places", stacklevel=3)
         failures.append(problem)
     for place, chosen_by_user in _places(source, folder):
         try:
@@ -173,7 +173,7 @@ def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
         except DataError as error:
             if chosen_by_user:
                 raise
-            warnings.warn(f"a data set is passed over: {error}", stacklevel=3)
+            warnings.warn(f"skipping a data set: {error}", stacklevel=3)
             failures.append(str(error))
     if folder is None:
         try:
@@ -186,7 +186,7 @@ def _load(source: Source, folder: Path | str | None) -> tuple[Dataset, Dataset]:
 
 
 def _places(source: Source, folder: Path | str | None) -> list[tuple[Path, bool]]:
-    """The folders to look in, in order, and of each whether the user chose it."""
+    """The folders to search, in order, each with whether the user chose it."""
     if folder is not None:
         return [(as_path(folder), True)]
     places = []
@@ -198,8 +198,8 @@ def _places(source: Source, folder: Path | str | None) -> list[tuple[Path, bool]
 
 
 def _chosen(source: Source) -> Path | None:
-    """The folder that $MINICNN_DATA chooses, if it is set: the data set's own in it if there is
-    one. Raises ValueError if its home folder is not known."""
+    """The folder that $MINICNN_DATA names, if it is set, or the data set's subfolder, if there
+    is one. Raises ValueError if its home folder is not known."""
     value = os.environ.get("MINICNN_DATA")
     if not value:
         return None
@@ -208,7 +208,7 @@ def _chosen(source: Source) -> Path | None:
 
 
 def _cache(source: Source) -> Path:
-    """The folder to download into. Raises DataError if the user's cache has no place."""
+    """The folder to download into. Raises DataError if there is no place for the user's cache."""
     import pooch  # here: importing it takes half as long as all of minicnn
 
     try:
@@ -232,9 +232,9 @@ def _read_folder(source: Source, folder: Path) -> tuple[Dataset, Dataset]:
 
 
 def _problem(folder: Path) -> str | None:
-    """What a folder lacks to hold the four files, which are not opened; None if they are there."""
+    """Why a folder does not hold the four files, which are not opened; None if it does."""
     try:
-        os.stat(os.path.join(folder, "."))  # which needs what opening a file in it needs
+        os.stat(os.path.join(folder, "."))  # this needs the permission to open a file in it
     except (FileNotFoundError, ValueError):
         return "no such folder exists"
     except OSError as error:
@@ -244,8 +244,8 @@ def _problem(folder: Path) -> str | None:
 
 
 def _path_of(folder: Path, file: str) -> Path | None:
-    """The path of `file`, gzipped or plain, or in the spelling train-images.idx3-ubyte; gzipped
-    first, so that a download replaces a damaged plain file."""
+    """The path of `file`, gzipped or plain, or spelled like train-images.idx3-ubyte; gzipped first,
+    so that a download replaces a damaged plain file."""
     for name in (file, file.replace("-idx", ".idx")):
         for path in (folder / f"{name}.gz", folder / name):
             if os.path.isfile(path):
@@ -255,7 +255,7 @@ def _path_of(folder: Path, file: str) -> Path | None:
 
 def _read_file(source: Source, folder: Path, file: str) -> Array:
     path = _path_of(folder, file)
-    if path is None:  # removed a moment ago
+    if path is None:  # just removed
         raise DatasetNotFound(f"{folder}: {file} not in it")
     array = read_idx(path, SHAPES[file])
     header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
@@ -269,8 +269,8 @@ def _read_file(source: Source, folder: Path, file: str) -> Array:
                 "same names: keep each data set in a folder of its own"
             )
     raise DataError(
-        f"{path} is not the official file of {source.title}, whose content has another SHA-256: "
-        f"{REMEDY}"
+        f"{path} is not the official file of {source.title}, whose content has a different "
+        f"SHA-256: {REMEDY}"
     )
 
 

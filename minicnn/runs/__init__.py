@@ -1,5 +1,5 @@
 """A run: training with its settings, weights, history and checkpoints in a folder, from which it
-can go on. The loop itself is in training/, the words of the command line in cli/."""
+can be resumed. The loop itself is in training/, the command line in cli/."""
 
 from minicnn.runs.checkpoint import (
     Checkpoint,

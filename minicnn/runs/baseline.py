@@ -1,5 +1,5 @@
-"""What to think of a training loss: whether a plateau is normal, and where a run of the course's
-network stands among the published ones."""
+"""Comments on a training loss: whether a plateau is normal, and how a run of the course's network
+compares with the published ones."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ COURSE_RUNS, COURSE_LOSS = 313, (0.449, 0.525)  # published, with PyTorch, MXNet
 
 
 def plateau(origin: Origin, history: History) -> str | None:
-    """What to think of a sigmoid LeNet that does not learn yet, where there is something to say."""
+    """A comment on a sigmoid LeNet that does not learn yet, or None."""
     classes = len(origin.classes)
     if origin.model != "lenet" or origin.data == "digits":
         return None
@@ -23,14 +23,14 @@ def plateau(origin: Origin, history: History) -> str | None:
         return f"normal at first: the sigmoid LeNet sits at {level} for most of the first epoch"
     if epoch >= 3:
         return (
-            f"no longer normal: train loss {history.train_loss[-1]:.3f} is no better than that of "
+            f"no longer normal: train loss {history.train_loss[-1]:.3f} is no better than "
             f"guessing, {level}; try a learning rate of 0.9, or another seed"
         )
     return None
 
 
 def among_published(origin: Origin, settings: Settings, history: History) -> str | None:
-    """Where a run with the course's settings stands among the published ones."""
+    """How a run with the course's settings compares with the published ones, or None."""
     of_the_course = origin.model == "lenet" and origin.data == "fashion-mnist"
     if not of_the_course or dataclasses.replace(settings, seed=COURSE.seed) != COURSE:
         return None

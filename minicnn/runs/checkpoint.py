@@ -1,9 +1,9 @@
-"""Weights and checkpoints in files: safetensors, whole or absent at every moment.
+"""Weights and checkpoints in safetensors files, whole or absent at every moment.
 
-A file is written beside its place, flushed to disk and renamed. Its metadata hold the SHA-256 of
-all its bytes, with zeros in the place of the sum itself. That is verified when the file is read, so
-that not one byte can change unseen. Weights are under the names and shapes of PyTorch, and files of
-weights that others wrote, which have no such sum, are read too.
+A file is written under a temporary name, flushed to disk and renamed. Its metadata hold the SHA-256
+of all its bytes, with zeros in place of the sum itself. The sum is verified when the file is read,
+so that no byte can change unnoticed. Weights have PyTorch's names and shapes; weight files written
+by other programs, which have no such sum, can be read too.
 """
 
 import copy
@@ -32,8 +32,8 @@ from minicnn.runs.settings import Origin, Settings
 from minicnn.training.history import Position, TrainingError
 
 NO_SUM = b"0" * 64
-WEIGHTS, OPTIMIZER = "weights.", "optimizer."  # how the names of arrays in a checkpoint begin
-NOT_OURS = (  # what JSON of others may lead to
+WEIGHTS, OPTIMIZER = "weights.", "optimizer."  # prefixes of the names of arrays in a checkpoint
+NOT_OURS = (  # what unexpected JSON may raise
     ValueError,
     KeyError,
     TypeError,
@@ -44,46 +44,67 @@ NOT_OURS = (  # what JSON of others may lead to
 
 
 class DamagedCheckpoint(ValueError):
-    """A file is not as it was written."""
+    """A file has changed since it was written."""
 
 
 def save_weights(net: Layer, path: Path | str, metadata: dict[str, Any] | None = None) -> None:
-    """Writes the parameters and the state of `net` to a safetensors file, and `metadata` as JSON:
-    what PyTorch calls a state_dict."""
-    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    """Writes the parameters and the state of `net`, PyTorch's state_dict, to a safetensors file,
+    with `metadata` as JSON."""
+    require(isinstance(net, Layer), "net must be a layer, such as lenet()", net)
     metadata = {} if metadata is None else metadata
     is_ours = isinstance(metadata, dict) and "sha256" not in metadata
-    require(is_ours, "metadata must be a dictionary without the entry sha256, our own", metadata)
+    require(is_ours, "metadata must be a dictionary without the reserved key sha256", metadata)
     write_atomically(as_path(path), _with_sum(net.arrays, metadata))
 
 
 def load_weights(net: Layer, path: Path | str) -> None:
     """Copies the arrays in a safetensors file into `net`, on whatever device it is.
 
-    Raises ValueError, and leaves `net` as it is, if the file is not whole or has other names,
-    shapes or dtypes.
+    Raises ValueError, and does not change `net`, if the file is damaged or its names, shapes or
+    dtypes differ from the network's.
     """
-    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    require(isinstance(net, Layer), "net must be a layer, such as lenet()", net)
     path = as_path(path)
-    content = _read_weights(path)
+    arrays = read_arrays(path)
     try:
-        net.load_params(load(content))
+        net.load_params(arrays)
     except ValueError as error:
         raise ValueError(f"{path} does not hold the weights of this network: {error}") from None
-    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
-        # the last three are what safetensors makes of floats that NumPy does not have
-        raise ValueError(f"{path} is not a file of weights: {error!r}") from None
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """The metadata that `save_weights` wrote. Raises ValueError if the file is not whole, or not
-    from there."""
+    """The metadata that `save_weights` wrote. Raises ValueError if the file is damaged, or was
+    written by another program."""
     path = as_path(path)
     content = _read_weights(path)
     try:
         return _metadata(content)
     except NOT_OURS as error:
-        raise ValueError(f"{path} has no metadata of minicnn: {error!r}") from None
+        raise ValueError(f"{path} has no metadata of minicnn: {_reason(error)}") from None
+
+
+def read_origin(path: Path | str) -> Origin:
+    """What a run's weights belong to. Raises ValueError if the file does not say."""
+    metadata = read_metadata(path)
+    try:
+        model, data, classes = (metadata[name] for name in ("model", "data", "classes"))
+        oldest = Origin(model, data, tuple(classes) if type(classes) is list else classes)
+        defaults = json.loads(json.dumps(dataclasses.asdict(oldest)))  # older weights lack fields
+        return _typed(Origin, defaults | metadata)
+    except NOT_OURS as error:
+        raise ValueError(
+            f"{path} does not say which model these weights belong to: {_reason(error)}"
+        ) from None
+
+
+def read_arrays(path: Path | str) -> dict[str, Array]:
+    """The arrays in a file of weights."""
+    path = as_path(path)
+    try:
+        return load(_read_weights(path))
+    except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+        # safetensors raises the last three for floats that NumPy does not have
+        raise ValueError(f"{path} is not a file of weights: {error!r}") from None
 
 
 def _read_weights(path: Path) -> bytes:
@@ -97,14 +118,14 @@ def _read_weights(path: Path) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """All that it takes to go on as if training had never stopped. Random numbers follow from the
-    seed, the epoch and the step, so there is no generator among it.
+    """Everything needed to resume as if training had never stopped. Random numbers follow from the
+    seed, the epoch and the step, so no generator is stored.
 
-    arrays: parameters and state of the network
-    optimizer: its state
-    network: what it is made of, as `describe` tells
-    data_sha256: of the training set, as from `data_sha256`
-    versions: of what it was computed with
+    arrays: the parameters and the state of the network
+    optimizer: the optimizer's state
+    network: the layers of the network, from `describe`
+    data_sha256: the hash of the training set, from `data_sha256`
+    versions: of the software and the machine
     """
 
     arrays: dict[str, Array]
@@ -126,8 +147,7 @@ class Checkpoint:
         origin: Origin,
         data_sha256: str,
     ) -> "Checkpoint":
-        """A copy of the state as it is now. Raises TrainingError if a loss or a weight is not
-        finite."""
+        """A copy of the present state. Raises TrainingError if a loss or a weight is not finite."""
         position.read()
         arrays = copy.deepcopy(_on_host(net.arrays))
         for name, array in arrays.items():
@@ -148,8 +168,8 @@ class Checkpoint:
         )
 
     def restore(self, net: Layer, optimizer: Optimizer) -> None:
-        """Copies the state into a network and an optimizer of the same settings. Raises ValueError
-        for arrays of other names, shapes or dtypes."""
+        """Copies the state into a network and an optimizer with the same settings. Raises
+        ValueError if names, shapes or dtypes differ."""
         net.load_params(self.arrays)
         optimizer.load_state(
             {name: to_device(array, net.device) for name, array in self.optimizer.items()}
@@ -167,7 +187,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path | str) -> None:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Reads a checkpoint. Raises DamagedCheckpoint, with the path, unless it is exactly as it was
+    """Reads a checkpoint. Raises DamagedCheckpoint, with the path, if it has changed since it was
     written, and ValueError if another version wrote it."""
     path = as_path(path)
     content = path.read_bytes()
@@ -182,27 +202,31 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         )
     except (SafetensorError, *NOT_OURS) as error:
         raise ValueError(
-            f"{path} is not a checkpoint of this version of minicnn, {__version__}: {error!r}"
+            f"{path} is not a checkpoint of this version of minicnn, {__version__}: "
+            f"{_reason(error)}"
         ) from None
 
 
 def describe(net: Layer) -> str:
-    """What a network is made of, the same in every process."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(net))  # of what has no __repr__ of its own
+    """The layers of a network as text, the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(net))  # for objects without a __repr__
 
 
 def data_sha256(data: Dataset) -> str:
-    """The SHA-256 over the images and the labels, their types and shapes."""
+    """The SHA-256 over the images and the labels, their types and shapes, and over the names of
+    the files that they are from."""
     total = hashlib.sha256()
     for array in (data.images, data.labels):
         array = np.ascontiguousarray(to_device(array, "cpu"))
         total.update(f"{array.dtype.str} {array.shape} ".encode())
         total.update(array.data)
+    for file in data.files:
+        total.update(f"{file!r} ".encode())
     return total.hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """What the last digits of a result may depend on."""
+    """The versions that the last digits of a result may depend on."""
     return {
         "minicnn": __version__,
         "numpy": np.__version__,
@@ -211,7 +235,7 @@ def versions() -> dict[str, str]:
 
 
 def _typed(kind: Any, value: Any) -> Any:
-    """JSON's `value` as what the annotation `kind` says. Raises TypeError if it is nothing such."""
+    """JSON's `value` as the type `kind`. Raises TypeError if it cannot be one."""
     origin, inner = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
@@ -230,10 +254,16 @@ def _typed(kind: Any, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise TypeError(f"expected {kind}, got {value!r:.40}")
+        raise TypeError(f"expected {kind.__name__}, got {value!r:.40}")
     if kind is int and value.bit_length() > 128:
         raise TypeError(f"expected an integer of at most 128 bits, got {value!r:.40}")
     return value
+
+
+def _reason(error: Exception) -> str:
+    """What was wrong, on one line."""
+    text = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split())
 
 
 def _on_host(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -249,13 +279,13 @@ def _part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def _with_sum(arrays: Mapping[str, Array], metadata: dict[str, Any]) -> bytes:
-    """A safetensors file with the metadata, and the sum of all of it. There is one entry of JSON,
-    since safetensors writes several in any order."""
+    """A safetensors file with the metadata and the sum of all its bytes. The metadata are a single
+    entry of JSON, because safetensors may write several in any order."""
     contiguous = {name: np.asarray(array, order="C") for name, array in _on_host(arrays).items()}
     try:
         entry = json.dumps({"sha256": NO_SUM.decode()} | metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata must be what JSON can hold: {error}") from None
+        raise ValueError(f"metadata must be values that JSON can hold: {error}") from None
     content = save(contiguous, {"minicnn": entry})
     return content.replace(NO_SUM, _sum_of(content), 1)
 
@@ -283,5 +313,5 @@ def _entry(content: bytes) -> str:
 
 
 def _header(content: bytes) -> bytes:
-    """A safetensors file begins with the length of its header, 8 bytes, and the header, JSON."""
+    """The header, which is JSON; a safetensors file begins with its length, in 8 bytes."""
     return content[8 : 8 + int.from_bytes(content[:8], "little")]

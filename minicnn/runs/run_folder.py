@@ -1,12 +1,13 @@
-"""The folder of one training run: what was asked for, how it went, the weights and a picture.
+"""The folder of a training run: its settings, its history, the weights and pictures.
 
-config.json            version, network, data, classes and settings: for people, no program reads it
-history.json           the history after each epoch, likewise
+config.json            version, network, data, classes and settings; for people, no program reads it
+history.json           the history after each epoch; likewise
 weights.safetensors    the weights after the last finished epoch, and what they belong to
 best.safetensors       the weights after the epoch with the highest test accuracy
+first_batch.png        the first images of the first batch, with their labels
 curves.png             loss and accuracy against epochs
-checkpoints/           00003-000120.safetensors is all that it takes to go on after 3 epochs and
-                       120 steps; the last few are kept
+checkpoints/           00003-000120.safetensors is all that resuming after 3 epochs and 120 steps
+                       needs; the last few are kept
 .lock                  empty; locked by the process that trains
 """
 
@@ -19,18 +20,22 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from minicnn import files
 from minicnn._version import __version__
+from minicnn.datasets import Dataset, batches
 from minicnn.files import PART, as_path, write_atomically
 from minicnn.layers.base import Layer
-from minicnn.models import INPUT_SHAPE, MODELS
-from minicnn.plotting import save_figure, training_curves
+from minicnn.plotting import labelled_images, save_figure, training_curves
+from minicnn.runs import networks
 from minicnn.runs.checkpoint import (
     Checkpoint,
     DamagedCheckpoint,
     load_checkpoint,
     load_weights,
-    read_metadata,
+    read_arrays,
+    read_origin,
     save_checkpoint,
     save_weights,
 )
@@ -42,31 +47,33 @@ HISTORY = "history.json"
 WEIGHTS = "weights.safetensors"
 BEST = "best.safetensors"
 CURVES = "curves.png"
+FIRST_BATCH = "first_batch.png"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 
 
 def check_unused(folder: Path | str) -> None:
-    """Raises ValueError if `folder` is in use: no run is ever written over. One that ended before
-    its first checkpoint did left only its config and what was half written, which is no loss."""
+    """Raises ValueError if `folder` is in use: no run is ever overwritten. A run that ended before
+    its first checkpoint left only its config, a picture and half-written files, which are no
+    loss."""
     folder = as_path(folder)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder, which a run needs")
+        raise ValueError(f"{folder} is not a folder: choose a new or empty folder")
     if folder.exists() and not all(map(_is_no_loss, folder.iterdir())):
-        raise ValueError(f"{folder} is not empty, and a run is never written over")
+        raise ValueError(f"{folder} is not empty: choose a new or empty folder")
 
 
 def _is_no_loss(path: Path) -> bool:
-    """Whether this is all that a run killed before its first checkpoint may leave."""
+    """Whether a run killed before its first checkpoint may have left this file."""
     if path.name == CHECKPOINTS:
         return all(inside.suffix == PART for inside in path.iterdir())
-    return path.name in (CONFIG, LOCK) or path.suffix == PART
+    return path.name in (CONFIG, FIRST_BATCH, LOCK) or path.suffix == PART
 
 
 def new_run(folder: Path | str | None, origin: Origin) -> Path:
-    """Makes the folder of a run, one named after its model, data and time if None. Raises
-    ValueError for a folder that is in use, and OSError for one that cannot be made."""
-    prefix = f"runs/{origin.model}-{origin.data}"
+    """Makes the folder of a run; if None, one named after its model, data and time. Raises
+    ValueError for a folder in use, and OSError for one that cannot be made."""
+    prefix = "runs/" + re.sub(r"[^\w.+-]+", "-", f"{Path(origin.model).name}-{origin.data}")
     try:
         if folder is None:
             return _new_folder(prefix)
@@ -99,9 +106,9 @@ def _new_folder(prefix: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path | str) -> Iterator[None]:
-    """Keeps other processes from training in `folder`, until this block or this process ends.
+    """Keeps other processes from training in `folder` until this block or this process ends.
 
-    Raises ValueError if another one does, and OSError if nothing can be written there.
+    Raises ValueError if another process trains there, and OSError if nothing can be written there.
     """
     folder = as_path(folder)
     with contextlib.ExitStack() as lock:
@@ -125,8 +132,15 @@ def save_epoch(folder: Path | str, net: Layer, history: History, origin: Origin)
     save_figure(training_curves(history), folder / CURVES)
 
 
+def save_first_batch(folder: Path | str, train: Dataset, settings: Settings) -> None:
+    """Draws the first images that a run trains on, before they are augmented: shifted labels or
+    inverted pictures show there."""
+    order = batches(len(train), settings.batch_size, np.random.default_rng((settings.seed, 0)))
+    save_figure(labelled_images(train, order[0][:32]), as_path(folder) / FIRST_BATCH)
+
+
 def add_checkpoint(folder: Path | str, checkpoint: Checkpoint, keep: int) -> None:
-    """Writes a checkpoint, and then removes all before it but `keep` - 1."""
+    """Writes a checkpoint, then removes all but the last `keep` - 1 before it."""
     folder = as_path(folder)
     try:
         (folder / CHECKPOINTS).mkdir(exist_ok=True)
@@ -142,22 +156,22 @@ def add_checkpoint(folder: Path | str, checkpoint: Checkpoint, keep: int) -> Non
 
 
 def checkpoints(folder: Path | str) -> list[Path]:
-    """The checkpoints in the folder of a run, the last one last."""
+    """The checkpoints in the folder of a run, in order."""
     paths = (as_path(folder) / CHECKPOINTS).glob("*-*.safetensors")
     named = [path for path in paths if re.fullmatch(r"\d+-\d+", path.stem)]
     return sorted(named, key=lambda path: [int(number) for number in path.stem.split("-")])
 
 
 def last_checkpoint(folder: Path | str) -> Checkpoint:
-    """The last checkpoint in the folder of a run that is whole, with a warning for each one that is
-    not. The folder is locked meanwhile, and what a killed process left half written is removed.
+    """The last undamaged checkpoint in the folder of a run, with a warning for each damaged one
+    after it. Meanwhile the folder is locked; half-written files of a killed process are removed.
 
     Raises ValueError if there is none, if another process trains in the folder, and for a
-    checkpoint of another version.
+    checkpoint from another version.
     """
     folder = as_path(folder)
     if not checkpoints(folder):
-        raise ValueError(f"{folder} has no checkpoint to go on from: start a new run")
+        raise ValueError(f"{folder} has no checkpoint to resume from: start a new run")
     with locked(folder):
         for path in [*folder.glob(f".*{PART}"), *(folder / CHECKPOINTS).glob(f".*{PART}")]:
             path.unlink(missing_ok=True)
@@ -165,38 +179,35 @@ def last_checkpoint(folder: Path | str) -> Checkpoint:
             try:
                 return load_checkpoint(path)
             except (DamagedCheckpoint, OSError) as error:
-                warnings.warn(f"{error}; the checkpoint before it is taken", stacklevel=2)
-    raise ValueError(f"{folder} has no checkpoint that is whole: start a new run")
+                warnings.warn(f"{error}; using the checkpoint before it", stacklevel=2)
+    raise ValueError(f"{folder} has no undamaged checkpoint: start a new run")
 
 
 def open_run(folder: Path | str) -> tuple[Layer, Origin]:
-    """(network with its trained weights, what they belong to) of a run with a network of MODELS;
-    for any other, build it and use `load_weights`. Raises ValueError if the run is not whole."""
+    """(network with its trained weights, their origin) of a run, by its folder or one of its files
+    of weights, such as best.safetensors.
+
+    A network with your own layers is built by the function in the file that it was trained
+    from, if that has not changed. Raises ValueError if the run is incomplete or damaged, or if its
+    network cannot be built here: build it yourself then, and use `load_weights`.
+    """
     folder = as_path(folder)
-    path = folder / WEIGHTS
+    path = folder if folder.suffix == ".safetensors" else folder / WEIGHTS
     if not path.is_file():
         raise ValueError(
             f"{folder} is not the folder of a run that finished an epoch: no {WEIGHTS}"
         )
-    metadata = read_metadata(path)
+    origin = read_origin(path)
     try:
-        model, data, classes = (metadata[name] for name in ("model", "data", "classes"))
-        if type(classes) is not list:
-            raise ValueError(f"expected a list of the names of the classes, got {classes!r}")
-        origin = Origin(model, data, tuple(classes))
-    except (ValueError, KeyError) as error:
+        net = networks.rebuild(origin, read_arrays(path))
+        scores, classes = net.output_shape((1, *origin.input_shape)), origin.classes
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if scores != (1, len(classes)):
         raise ValueError(
-            f"{path} does not say which model these weights belong to: {error!r}"
-        ) from None
-    if model not in MODELS:
-        raise ValueError(
-            f"{path} holds the weights of {model!r}, which is none of {', '.join(MODELS)}: build "
-            "that network, and read them with load_weights(net, path)"
+            f"{path}: the network's output is {scores}, so expected the names of {scores[-1]} "
+            f"classes, got {classes}"
         )
-    net = MODELS[model].build(None)
-    _, outputs = net.output_shape(INPUT_SHAPE)
-    if len(classes) != outputs:
-        raise ValueError(f"{path}: expected the names of {outputs} classes, got {classes!r}")
     load_weights(net, path)
     return net, origin
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training: the step is finished and saved before it stops."""
+"""SIGINT and SIGTERM during training: the step is finished and saved before training stops."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ from minicnn.training.history import Position
 
 
 class Stopped(Exception):
-    """Training has been stopped by a signal, and saved: `signal`, and the `place` in words."""
+    """A signal has stopped training, which is saved: `signal`, and the `place` in words."""
 
     def __init__(self, number: int, place: str) -> None:
         self.signal, self.place = signal.Signals(number), place
@@ -17,19 +17,19 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """Takes note of SIGINT and SIGTERM, for training to stop where it can be saved."""
+    """Notes SIGINT and SIGTERM, so that training can stop where it can be saved."""
 
     number: int | None = None
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """In the main thread, the only one that can handle signals; elsewhere nothing changes."""
+        """Handles signals in the main thread, the only one that can; does nothing elsewhere."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
         for number, handler in handlers.items():
-            if handler != signal.SIG_IGN:  # as in the background of a script
+            if handler != signal.SIG_IGN:  # ignored, for example, in the background of a script
                 signal.signal(number, self._note)
         try:
             yield
@@ -38,7 +38,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def check(self, position: Position) -> None:
-        """Raises Stopped if there has been a signal."""
+        """Raises Stopped if a signal has arrived."""
         if self.number:
             raise Stopped(self.number, position.place)
 

@@ -1,4 +1,4 @@
-"""The command line from end to end: what it prints, what it writes and how it says no."""
+"""The command line from end to end: what it prints, what it writes and how it refuses."""
 
 import codecs
 import contextlib
@@ -56,7 +56,7 @@ HALF = np.repeat(np.array([[0, 255]], np.uint8), 14, axis=1).repeat(28, axis=0)
 
 
 def assert_refused(err, sentence):
-    """The last line says what is wrong; before it there is at most the usage."""
+    """The last line says what is wrong; at most the usage comes before it."""
     *before, line = err.splitlines()
     assert re.fullmatch(f"minicnn.*: .*{sentence}.*", line)
     assert before == [] or before[0].startswith("usage: minicnn")
@@ -84,7 +84,7 @@ def test_train_says_what_it_does_and_writes_the_run(trained):
     for line, pattern in zip(process.stdout.splitlines(), expected, strict=True):
         assert re.fullmatch(pattern, line)
     names = [".lock", "best.safetensors", "checkpoints", "config.json", "curves.png"]
-    names += ["history.json", "weights.safetensors"]
+    names += ["first_batch.png", "history.json", "weights.safetensors"]
     assert sorted(path.name for path in folder.iterdir()) == names
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [
         "00001-000000.safetensors"
@@ -213,7 +213,7 @@ def test_what_the_terminal_cannot_encode_is_escaped(encoding, shown, odd):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_run_may_have_any_name(encoding, odd, tmp_path):
-    """Lines beside a progress bar and the command to go on with are among what is printed."""
+    """Lines beside a progress bar and the command that resumes are printed too."""
     program = (
         "import sys; from minicnn import digits; from minicnn.cli import commands, data, training\n"
         "data.digits = lambda: [data[:200] for data in digits(200, 200)]\n"
@@ -301,7 +301,7 @@ def test_output_that_goes_nowhere(odd, tmp_path):
 
 
 def test_paths_below_the_home_folder(run, tmp_path, monkeypatch):
-    """As in --out=~/runs/x, where no shell puts the home folder."""
+    """As in --out=~/runs/x, where the shell does not insert the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -378,7 +378,8 @@ def test_train_is_fit_with_the_settings_that_were_given(run, small_digits, tmp_p
         np.testing.assert_array_equal(stored[name], parameter, strict=True)
     assert json.loads((folder / "history.json").read_text())["test_loss"] == history.test_loss
     config = json.loads((folder / "config.json").read_text())
-    assert config == asdict(Settings()) | settings | {
+    defaults = asdict(Settings()) | asdict(open_run(folder)[1])
+    assert config == json.loads(json.dumps(defaults)) | settings | {
         "nesterov": True,
         "data": "digits",
         "classes": list("0123456789"),
@@ -399,10 +400,11 @@ def test_a_recipe_is_a_network_and_its_settings_and_other_options_change_it(run,
     changed = {"epochs": 1, "batch_size": 500, "decay_biases": False, "mirror": True, "erase": 0.5}
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     expected = {"model": "lenet-fast", **asdict(replace(RECIPES["fast90"].settings, **changed))}
+    expected["freeze"] = []  # JSON has no tuples
     assert {name: config[name] for name in expected} == expected
     status, _, err = run("train", "--resume", tmp_path / "run", "--recipe", "fast90")
     assert status == 2
-    assert_refused(err, "--resume goes on with the settings of the run: leave out --recipe")
+    assert_refused(err, "--resume uses the settings of the run: leave out --recipe")
 
 
 @pytest.mark.parametrize("optimizer, lr", [("sgd", 0.1), ("adam", 0.001), ("adamw", 0.001)])
@@ -414,7 +416,7 @@ def test_the_learning_rate_depends_on_network_and_optimizer(optimizer, lr, run, 
 
 NO_SETTINGS = {
     "--optimizer lion": "--optimizer: .*'lion'",
-    "--optimizer adam --momentum 0.9": "adam has no momentum and no nesterov: leave them out",
+    "--optimizer adam --momentum 0.9": "adam has no momentum or nesterov: leave them out",
     "--clip-norm 0": "clip_norm must be a finite number > 0, got 0",
     "--label-smoothing 2": "label_smoothing must be a number from 0 to 1, got 2",
     "--shift -1": "--shift: .* at least 0 but got '-1'",
@@ -433,9 +435,14 @@ NO_SETTINGS = {
     "--weight-decay -1": "weight_decay .* got -1",
     "--nesterov": "nesterov needs momentum",
     "--model alexnet": "--model: .*'alexnet'",
-    "--data cifar": "--data: .*'cifar'",
+    "--data cifar": "cifar does not exist: give a path, or fashion-mnist or mnist or digits",
     "--device tpu": "--device: .*'tpu'",
     "--device gpu": "no GPU can be used: it is asleep",
+    "--freeze 12": "expected to freeze layers or parameters among 0.weight, .*, got '12'",
+    "--freeze 0 3 7 9 11": "every parameter is frozen: leave at least one to train",
+    "--from nowhere": "nowhere is not the folder of a run that finished an epoch",
+    "--from nowhere --model lenet": "--from uses the network of the run: leave out --model",
+    "--from nowhere --resume there": "--from starts a new run and --resume continues one",
 }
 
 
@@ -443,12 +450,39 @@ NO_SETTINGS = {
 def test_settings_that_make_no_sense_are_refused_in_one_line(
     options, sentence, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(backend, "gpu_problem", lambda: "it is asleep")
+    monkeypatch.setattr(backend, "gpu_problem", lambda *_: "it is asleep")
     folder = tmp_path / "run"
     status, out, err = run("train", "--data", "digits", "--out", folder, *options.split())
     assert (status, out) == (2, "")
     assert_refused(err, sentence)
     assert not folder.exists()
+
+
+def test_a_run_on_own_pictures_starts_from_one_on_the_digits(trained, run, small_digits, tmp_path):
+    """Dark on bright at first, of which a sentence tells; then with --invert, on fewer classes."""
+    for digit in (1, 7, 8):
+        folder = tmp_path / "paper" / f"number {digit}"
+        folder.mkdir(parents=True)
+        for i, image in enumerate(small_digits[0].images[small_digits[0].labels == digit][:20]):
+            Image.fromarray(255 - image[0]).save(folder / f"{i}.png")
+    command = ["train", "--from", trained[1], "--data", tmp_path / "paper", "--freeze", "0", "3"]
+    command += ["--epochs", 4, "--batch-size", 8]
+    status, out, _ = run(*command, "--out", tmp_path / "dark")
+    assert status == 0 and "most images of paper have a bright border" in out
+    status, out, _ = run(*command, "--invert", "--out", tmp_path / "run")
+    assert status == 0 and "bright border" not in out
+    assert "the last layer is new, for 3 classes" in out and "frozen: 0 3" in out
+    (before, _), (net, origin) = (open_run(folder) for folder in (trained[1], tmp_path / "run"))
+    same = [
+        name for name in net.arrays if net.arrays[name].tobytes() == before.arrays[name].tobytes()
+    ]
+    assert same == ["0.weight", "0.bias", "3.weight", "3.bias"]
+    assert origin.started_from == str(trained[1]) and origin.spec.invert
+    assert origin.preparation.invert is True
+    status, out, _ = run("evaluate", tmp_path / "run")
+    assert status == 0 and float(re.search(r"test acc (\S+)", out)[1]) > 0.6
+    status, out, _ = run("predict", tmp_path / "run", tmp_path / "paper" / "number 7" / "0.png")
+    assert out.splitlines()[0].endswith(": number 7")
 
 
 @pytest.mark.parametrize("arguments", ["", "fly", "evaluate", "predict RUN"])
@@ -461,7 +495,7 @@ def test_commands_that_are_not_whole_are_refused(arguments, run):
 @pytest.mark.parametrize(
     "command, sentence",
     [
-        ("train --data digits --out", "is not empty, and a run is never written over"),
+        ("train --data digits --out", "is not empty: choose a new or empty folder"),
         ("evaluate", "is not the folder of a run that finished an epoch"),
         ("predict --invert", "is not the folder of a run that finished an epoch"),
     ],
@@ -488,13 +522,13 @@ def test_a_run_of_unknown_data_is_refused(run, tmp_path):
     save_weights(minicnn.lenet(), path, origin)
     status, out, err = run("evaluate", tmp_path)
     assert (status, out) == (2, "")
-    assert_refused(err, f"{tmp_path} was trained on unknown data, 'cifar'")
+    assert_refused(err, "the run was trained on 'cifar': give that as --data PATH")
 
 
 def test_training_that_diverges_ends_with_the_place_and_the_remedy(run, tmp_path):
     status, _, err = run("train", "--data", "digits", "--lr", 1e30, "--out", tmp_path)
     assert status == 2
-    assert_refused(err, r"epoch 1, step 2 of 4: .* layer \d+, .* learning rate")
+    assert_refused(err, r"epoch 1, step 2 of 4: layer \d+, .* learning rate")
 
 
 def test_an_interruption_has_the_status_of_one(run, tmp_path, monkeypatch):
@@ -519,7 +553,7 @@ def test_a_warning_is_one_line(run, small_digits, tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_fashion(monkeypatch):
-    """Fashion-MNIST cannot be had."""
+    """Fashion-MNIST is not available."""
 
     def missing(folder):
         raise DatasetNotFound(f"looked in {folder or 'all places'}")

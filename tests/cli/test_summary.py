@@ -8,9 +8,10 @@ from PIL import Image
 
 from minicnn import Linear, ReLU, Residual, Sequential, Tanh, lenet, lenet_relu
 from minicnn.cli.summary import summarize, table
-from minicnn.models import lenet_bn, resnet_mini
+from minicnn.models import lenet_bn
 from minicnn.plotting import save_figure, training_curves
 from minicnn.training import History
+from minicnn.zoo import resnet_mini
 
 
 def test_lenet_costs_what_the_course_says():

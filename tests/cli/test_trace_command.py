@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from minicnn import SGD, fit, lenet_relu
+from minicnn import SGD, Layer, Sequential, fit, lenet_relu
 from minicnn.cli import data as cli_data
 from minicnn.explain import trace
 from minicnn.runs import Settings, train_run
@@ -87,7 +87,7 @@ def test_json_holds_the_settings_and_the_trace(run, folder):
 
 def test_what_does_not_fit_is_told_in_a_line(run, folder, tmp_path):
     digits = ("--data", "digits")
-    assert "is not the folder of a run with a checkpoint" in refused(run, tmp_path)
+    assert "has no checkpoint of a run: train one first" in refused(run, tmp_path)
     for option, value in {
         "model": "lenet",
         "seed": 1,
@@ -104,10 +104,20 @@ def test_what_does_not_fit_is_told_in_a_line(run, folder, tmp_path):
     assert f"{last} is damaged" in refused(run, tmp_path)
 
 
-def test_a_run_that_has_no_name_here_is_told_in_a_line(run, new_net, small_digits, tmp_path):
-    train_run(new_net(), *small_digits, tmp_path / "run", Settings(epochs=1), progress=False)
-    line = refused(run, tmp_path / "run")
-    assert "the command line does not know" in line and "minicnn.explain.trace takes any" in line
+class Same(Layer):
+    """A layer that minicnn does not have: y = x."""
+
+    def forward(self, x):
+        return x, None
+
+    def backward(self, dy, saved, need_dx=True):
+        return dy, {}
+
+
+def test_a_run_that_cannot_be_built_here_is_told_in_a_line(run, new_net, small_digits, tmp_path):
+    net = Sequential(Same(), new_net())
+    train_run(net, *small_digits, tmp_path / "run", Settings(epochs=1), progress=False)
+    assert "the weights of 'Sequential', which is none of lenet, " in refused(run, tmp_path / "run")
 
 
 def test_the_page_has_the_trace_above_the_steps(run_command, tmp_path):

@@ -32,7 +32,7 @@ def random_images(*shape):
 
 
 def assert_even(counts):
-    """All of these are as frequent as they would be if all were as likely."""
+    """All of these are as frequent as they should be if they are equally likely."""
     mean = np.mean(counts)
     np.testing.assert_allclose(counts, mean, rtol=0, atol=5 * mean**0.5)
 
@@ -154,7 +154,7 @@ NO_GPU = pytest.mark.skipif(bool(gpu_problem()), reason=str(gpu_problem()))
 @pytest.mark.parametrize("place", ["strict double", pytest.param("cupy", marks=NO_GPU)])
 @pytest.mark.parametrize("augmentation", CASES)
 def test_a_gpu_makes_the_same_images(augmentation, place, monkeypatch):
-    """With nothing read back, and without waiting for it."""
+    """Nothing is read back, and nothing waits for the device."""
     if place == "strict double":
         monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy)
     cupy, images = importlib.import_module("cupy"), random_images(64, 3, 8, 9)

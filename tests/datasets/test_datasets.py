@@ -31,7 +31,7 @@ def test_labels_of_bytes_do_not_wrap_around():
 @pytest.mark.parametrize(
     "images, labels, sentence",
     [
-        (IMAGES / 255, LABELS, r"images of uint8 \(N, C, H, W\) but got float64 \(7, 2, 3, 5\)"),
+        (IMAGES / 255, LABELS, r"images as uint8 \(N, C, H, W\) but got float64 \(7, 2, 3, 5\)"),
         (IMAGES[:, 0], LABELS, r"but got uint8 \(7, 3, 5\)"),
         (IMAGES, LABELS[:6], r"labels \(7,\), one for each image, but got uint8 \(6,\)"),
         (IMAGES, LABELS[:, None], r"but got uint8 \(7, 1\)"),

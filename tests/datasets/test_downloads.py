@@ -1,4 +1,4 @@
-"""Where data sets are looked for, and what comes of good and bad mirrors, on this machine alone."""
+"""Where data sets are searched for, and how good and bad mirrors end, on this machine alone."""
 
 import contextlib
 import dataclasses
@@ -173,7 +173,7 @@ def test_a_chosen_place_of_no_use_is_named_and_the_search_goes_on(
     (message,) = (str(warning.message) for warning in warned)
     assert warned[0].filename == __file__ and "\n" not in message
     assert message.startswith(f"MINICNN_DATA is {value}, which does not have the files of MNIST")
-    assert problem in message and "the search goes on" in message
+    assert problem in message and "searching other places" in message
     assert sources.find(sources.MNIST) == world / "system" / "mnist"
     assert re.search(f"^warning +{re.escape(message.split(':')[0])}", doctor.report(), re.MULTILINE)
 
@@ -361,8 +361,8 @@ def contents(folder):
 
 
 BAD_MIRRORS = {
-    "html": "what came is not this file",
-    "other": "what came is not this file",
+    "html": "the download is not this file",
+    "other": "the download is not this file",
     "cut": "IncompleteRead",
     "dropped": "Remote end closed connection without response",
     "forbidden": "403 Client Error: Forbidden",
@@ -426,7 +426,7 @@ def test_offline_is_told_at_once_and_in_full(world, refused, monkeypatch):
 
 
 def test_hosts_that_do_not_answer_are_given_up_together(world, monkeypatch):
-    """One host swallows every packet; the name of the other is never looked up to the end."""
+    """One host swallows every packet; looking up the name of the other never ends."""
     monkeypatch.setattr(download, "PROBE_SECONDS", 0.5)
     give_up = threading.Event()
     look_up = socket.getaddrinfo

@@ -65,7 +65,9 @@ def test_a_bad_file_gets_one_clear_sentence(tmp_path, content, sentence):
     message = str(error.value)
     assert message.startswith(f"{path} ")
     assert sentence in message
-    assert "delete it and download it again" in message or "put the right file" in message
+    assert (
+        "delete it and download it again" in message or "replace it with the right file" in message
+    )
     assert "\n" not in message
 
 
@@ -79,7 +81,7 @@ def test_a_missing_file_and_a_folder_are_data_errors(tmp_path):
 def test_another_shape_or_more_than_the_caller_allows_is_refused(tmp_path):
     path = tmp_path / "values"
     path.write_bytes(IDX)
-    with pytest.raises(DataError, match="holds 2 x 3 x 4 values, expected 2 x 4 x 4: put the"):
+    with pytest.raises(DataError, match="holds 2 x 3 x 4 values, expected 2 x 4 x 4: replace it"):
         read_idx(path, shape=(2, 4, 4))
     with pytest.raises(DataError, match="claims 2 x 3 x 4 values, expected at most 23"):
         read_idx(path, max_bytes=23)

@@ -1,8 +1,10 @@
 """Image files of users: each is brought into the form of the training images, or refused."""
 
+import contextlib
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -122,7 +124,7 @@ def test_pictures_of_other_ranges_are_those_of_bytes(name, values, tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16])
 def test_a_dim_picture_without_a_fixed_range_is_seen(dtype, tmp_path):
-    """Of 10 bits, say: taken for 12, it would be dark."""
+    """A picture of 10 bits, for example, would be dark if it were taken for one of 12."""
     x = read_image(save(tmp_path / "x.tif", BYTES.astype(dtype) * 2))
     np.testing.assert_array_equal(x[0, 0], BYTES)
 
@@ -253,3 +255,31 @@ def test_a_narrow_picture_leaves_a_line(shape, tmp_path):
         warnings.simplefilter("ignore")  # uniform, where the picture is a square
         found = read_image(save(tmp_path / "line.png", pixels), invert=False)
     assert found.shape == (1, 1, 28, 28) and found.max() == 255
+
+
+def test_a_header_that_claims_much_takes_no_memory(tmp_path):
+    """Of a damaged chunk, Pillow reads as many bytes as its header says."""
+    path = save(tmp_path / "x.png", HALF)
+    content = bytearray(path.read_bytes())
+    content[33:37] = b"\x20\0\0\0"  # the length of the pixels: half a gigabyte
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DataError):
+            read_image(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_colour_is_kept_if_asked_for(tmp_path):
+    rgb = np.zeros((28, 28, 3), np.uint8)
+    rgb[...] = (10, 20, 250)
+    rgb[8:20, 8:20] = (200, 100, 0)
+    path = save(tmp_path / "x.png", rgb)
+    np.testing.assert_array_equal(read_image(path, colour=True), rgb.transpose(2, 0, 1)[None])
+    wide = read_image(path, (28, 56), colour=True)[0]
+    assert (wide[:, :, :10] == np.array([10, 20, 250])[:, None, None]).all()
+    inverted = read_image(path, colour=True, invert=True)
+    np.testing.assert_array_equal(inverted, 255 - rgb.transpose(2, 0, 1)[None])

@@ -1,4 +1,4 @@
-"""Weights and run folders: what is written comes back, and what is damaged is told."""
+"""Weights and run folders: what is written is read back, and damage is reported."""
 
 import dataclasses
 import json
@@ -17,6 +17,7 @@ from minicnn.runs.checkpoint import load_weights, save_weights
 from minicnn.runs.run_folder import WEIGHTS, new_run, open_run, save_config, save_epoch
 from minicnn.runs.settings import Origin, Settings
 from minicnn.training import History
+from minicnn.zoo import MODELS
 
 
 def bits(net):
@@ -195,7 +196,8 @@ def test_a_new_run_gets_a_folder(tmp_path, monkeypatch):
         assert list(made.iterdir()) == []
         save_config(made, ORIGIN, Settings(lr=0.1, seed=3))
         config = json.loads((made / "config.json").read_text())
-        assert config == dataclasses.asdict(Settings()) | METADATA | {
+        defaults = dataclasses.asdict(Settings()) | dataclasses.asdict(ORIGIN)
+        assert config == json.loads(json.dumps(defaults)) | METADATA | {
             **{"minicnn": __version__, "epochs": 10, "batch_size": 256, "lr": 0.1, "momentum": 0.0},
             **{"nesterov": False, "weight_decay": 0.0, "schedule": "constant", "seed": 3},
         }
@@ -226,6 +228,17 @@ def test_a_run_can_be_opened_after_each_epoch(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_of_older_versions_are_opened(name, tmp_path):
+    """Beside them were three names only."""
+    net, classes = MODELS[name].build(np.random.default_rng(0)), tuple("abcdefghij")
+    metadata = {"model": name, "data": "digits", "classes": list(classes)}
+    save_weights(net, tmp_path / WEIGHTS, metadata)
+    opened, origin = open_run(tmp_path)
+    assert bits(opened) == bits(net) and repr(opened) == repr(net)
+    assert origin == Origin(name, "digits", classes) and origin.input_shape == (1, 28, 28)
+
+
 NO_ORIGIN = f"{WEIGHTS} does not say which model these weights belong to: "
 BROKEN = {
     "none": (None, f"is not the folder of a run that finished an epoch: no {WEIGHTS}"),
@@ -236,10 +249,10 @@ BROKEN = {
     ),
     "a list of models": ({"model": ["lenet"]}, f"{NO_ORIGIN}.*the name of a network, got .'lenet'"),
     "a number of data": ({"data": 1}, f"{NO_ORIGIN}.*the name of a data set, got 1"),
-    "no classes": ({"classes": None}, f"{NO_ORIGIN}.*the names of the classes, got None"),
+    "no classes": ({"classes": None}, f"{NO_ORIGIN}.*class names, got None"),
     "classes by name": (
         {"classes": dict.fromkeys("0123456789")},
-        f"{NO_ORIGIN}.*the names of the classes, got {{",
+        f"{NO_ORIGIN}.*class names, got {{",
     ),
     "one class": ({"classes": ["0"]}, f"{WEIGHTS}.*10 classes, got .'0'"),
 }
@@ -252,7 +265,7 @@ def test_a_folder_that_is_no_run_is_refused(changes, sentence, tmp_path):
         save_weights(lenet(), tmp_path / WEIGHTS, changes and origin | changes)
     with pytest.raises(ValueError, match=f"{tmp_path}.*{sentence}") as error:
         open_run(tmp_path)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "Error(" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +295,7 @@ def test_weights_whose_sum_is_gone_are_damaged(tmp_path):
 
 
 def test_an_edited_config_changes_nothing(tmp_path):
-    """It is for people; what the network is of stands in the file of its weights."""
+    """It is for people; the file of the weights says what network they belong to."""
     folder, net = new_run(tmp_path, ORIGIN), lenet_relu()
     save_weights(net, folder / WEIGHTS, METADATA)
     (folder / "config.json").write_text("{")

@@ -1,4 +1,4 @@
-"""Files that nobody wrote: a reader gives what their bytes claim to hold, or refuses them in one
+"""Generated files: a reader returns what their bytes claim to hold, or refuses them in one
 sentence. MINICNN_FUZZ=20000 sets how many of each kind are tried.
 
 Checkpoints are forged with a sum that is right, so that what is behind it is reached.
@@ -18,12 +18,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import Linear
+from minicnn import (
+    AvgPool2D,
+    BatchNorm2D,
+    Conv2D,
+    ConvTranspose2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    LeakyReLU,
+    Linear,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Sequential,
+)
 from minicnn.cli import commands, training
 from minicnn.cli import data as cli_data
 from minicnn.datasets import read_idx, read_image
 from minicnn.runs import run_folder
 from minicnn.runs.checkpoint import load_weights
+from minicnn.runs.networks import LAYERS, rebuild, to_dict
+from minicnn.runs.settings import Origin
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -236,7 +252,7 @@ def test_forged_checkpoints(resumed):
 @pytest.mark.filterwarnings("always")
 @pytest.mark.parametrize("value", [-1, 10**400, -(10**400), 1e308, math.inf, math.nan])
 def test_numbers_out_of_range_in_checkpoints(resumed, value):
-    """In the place of each number."""
+    """In place of each number."""
     numbers = []
 
     def look(state):
@@ -246,6 +262,38 @@ def test_numbers_out_of_range_in_checkpoints(resumed, value):
     assert resumed(look) == 0 and len(numbers) > 15
     for place in numbers:
         resumed(lambda state, place=place: put(state, place, value))
+
+
+def network():
+    """Layers of every kind, of which one stands twice, as JSON has them."""
+    conv, residual = Conv2D(2, 2, 3, padding=1), Residual(Sequential(ReLU(), BatchNorm2D(2)))
+    pooling = MaxPool2D(2), AvgPool2D((2, 1), stride=2), GlobalAvgPool2D()
+    other = ConvTranspose2D(2, 4, 2, stride=2, groups=2), Dropout(0.5), LeakyReLU(0.1)
+    net = Sequential(conv, residual, residual, *pooling, *other, Flatten(), Linear(4, 3))
+    return json.loads(json.dumps(to_dict(net))), sum(array.size for array in net.arrays.values())
+
+
+@fuzz
+@given(data=st.data())
+def test_descriptions_of_networks(data):
+    """One place or two are forged; what is built needs no more memory than the file accounts
+    for."""
+    description, entries = network()
+    for _ in range(data.draw(st.integers(1, 2))):
+        everywhere = list(places(description))
+        parts = [at(description, place) for place in everywhere]
+        numbers = [place for place, part in zip(everywhere, parts) if type(part) is int]
+        place = data.draw(st.sampled_from(everywhere) | st.sampled_from(numbers or everywhere))
+        names = st.sampled_from([*LAYERS, "Sequential", "Residual"])
+        values = st.just(DELETED) | st.sampled_from(parts) | JSON | names | st.integers(0, 500)
+        description = put(description, place, data.draw(values))
+    forged = Origin("mine", "digits", (), network=json.dumps(description))
+    try:
+        net = rebuild(forged, {"weight": np.zeros(entries)})
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert sum(array.size for array in net.arrays.values()) <= 4 * entries
 
 
 PNG = io.BytesIO()

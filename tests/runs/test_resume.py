@@ -1,4 +1,4 @@
-"""Training that is interrupted, killed or runs out of disk goes on as if nothing had been."""
+"""Training that is interrupted, killed or runs out of disk resumes as if nothing had happened."""
 
 import builtins
 import contextlib
@@ -49,7 +49,7 @@ def bits(arrays):
 
 
 def told(history):
-    """All of a history but the times."""
+    """A history without its times."""
     return dataclasses.replace(history, train_seconds=[])
 
 
@@ -59,7 +59,7 @@ def new_optimizer():
 
 @pytest.fixture
 def pieces(new_net, small_digits, tmp_path):
-    """A function that trains in one piece, with a checkpoint in a file after each step and epoch:
+    """A function that trains without a break, and writes a checkpoint after each step and epoch:
     (net, optimizer, history, checkpoints)."""
 
     def train(epochs=3, schedule=cosine, **options):
@@ -111,7 +111,7 @@ def test_any_step_is_as_good_as_any_other_to_go_on_from(workers, pieces, new_net
 
 
 def test_a_checkpoint_changes_nothing_and_is_not_changed(pieces, new_net, small_digits):
-    """Training goes on after it was taken, in the arrays and lists that it was taken from."""
+    """Training continues after it was taken, in the arrays and lists that it was copied from."""
     net, optimizer, _, _ = pieces(epochs=1)
     position = Position(History(130, "cpu"), 1, 50, 115.0, 5, 0.5)
     before = bits(net.params), bits(optimizer.state)
@@ -171,11 +171,12 @@ def test_numbers_that_wait_on_a_gpu_are_read_for_a_checkpoint_only(
 
 
 NO_START = {
-    "other images": (Position(History(999, "cpu")), "it had 999 images, and now 1000"),
-    "other batches": (Position(History(1000, "cpu"), 1, 200), "200 images were seen in 1 steps"),
-    "beyond": (Position(History(1000, "cpu"), 4, 1000), "an epoch has 4 steps of 250"),
-    "too far": (Position(History(1000, "cpu", [1.0] * 3)), "at least 3 epochs, .* got 2"),
-    "begun": (Position(History(1000, "cpu", [1.0] * 2), 1, 250), "at least 3 epochs, .* got 2"),
+    "other images": (Position(History(999, "cpu")), "it began with 999 images, but was given 1000"),
+    "other batches": (Position(History(1000, "cpu"), 1, 200), "it saw 200 images in 1 steps"),
+    "beyond": (Position(History(1000, "cpu"), 4, 1000), "an epoch now has 4 steps of 250"),
+    "too far": (Position(History(1000, "cpu", [1.0] * 3)), "3 epochs have begun, but epochs is 2"),
+    "begun": (Position(History(1000, "cpu", [1.0] * 2), 1, 250), "3 epochs have begun, but epochs"),
+    "uneven": (Position(History(1000, "cpu", [1.0], [0.5])), "train_seconds has 0 of 1 epochs"),
 }
 
 
@@ -245,7 +246,7 @@ def test_a_loss_that_is_not_finite_makes_no_checkpoint(new_net):
 
 
 class Averaging:
-    """An optimizer of one's own: it keeps a mean of the gradients, and counts its steps."""
+    """A user's own optimizer: it keeps a mean of the gradients, and counts its steps."""
 
     lr = 0.1
 
@@ -301,6 +302,7 @@ def run(run_command, small_digits, monkeypatch):
     monkeypatch.setattr(cli_data, "digits", lambda: [data[:300] for data in small_digits])
     monkeypatch.setattr(training, "estimate_seconds", lambda *args, **options: 1.0)
     monkeypatch.setattr(run_folder, "training_curves", lambda history: b"curves")
+    monkeypatch.setattr(run_folder, "labelled_images", lambda data, index: b"images")
     monkeypatch.setattr(
         run_folder, "save_figure", lambda figure, path: write_atomically(path, figure)
     )
@@ -352,7 +354,7 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(number, status, run, tmp_
     command, keep = [*TRAIN, *options, folder, "--keep", 5], " --keep 5"
     for steps, place in (2, "2 steps"), (1, "1 epoch"), (5, "2 epochs and 2 steps"):
         monkeypatch.setattr(SGD, "step", Stopping(steps, number))
-        sentence = f"stopped by {number.name} after {place}; go on with: "
+        sentence = f"stopped by {number.name} after {place}; resume with: "
         last = f"minicnn: {sentence}minicnn train --resume '{folder}' --workers 1{keep}\n"
         got, _, err = run(*command)
         assert (got, err) == (status, last)
@@ -361,7 +363,7 @@ def test_a_signal_saves_the_step_and_says_how_to_go_on(number, status, run, tmp_
     monkeypatch.setattr(SGD, "step", real_step)
     got, out, err = run(*command)
     assert (got, err) == (0, "")
-    assert out.startswith(f"going on with {folder} after 2 epochs and 2 steps\n")
+    assert out.startswith(f"resuming {folder} after 2 epochs and 2 steps\n")
     assert files(folder) == files(tmp_path / "whole")
 
 
@@ -418,7 +420,7 @@ def test_a_finished_run_says_so_and_goes_on_to_more_epochs(run, tmp_path):
         run(*TRAIN, "--epochs", epochs, "--momentum", 0.5, "--seed", 3, "--out", folder)
     (folder / "weights.safetensors").unlink()  # as if killed right after the checkpoint
     status, out, err = run(*RESUME, folder)
-    expected = f"{folder} is complete, with 2 epochs: more --epochs would go on with it\n"
+    expected = f"{folder} is complete, with 2 epochs: give more --epochs to continue it\n"
     assert (status, out, err) == (0, expected, "")
     assert (folder / "weights.safetensors").exists()
     assert run(*RESUME, folder, "--epochs", 4, "--seed", 3)[0] == 0
@@ -464,8 +466,8 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_sentence(unfinished, run, tm
     last.write_bytes(last.read_bytes()[:-1])
     status, out, err = run(*RESUME, unfinished, "--keep", 1)
     assert status == 0 and "after 2 epochs\n" in out
-    sentence = "is damaged: its SHA-256 is not the one that was written; the checkpoint before it"
-    assert err == f"minicnn: {last} {sentence} is taken\n"
+    sentence = "is damaged: its SHA-256 is not the one that was written"
+    assert err == f"minicnn: {last} {sentence}; using the checkpoint before it\n"
     assert files(unfinished) == files(tmp_path / "whole")
     assert checkpoints(unfinished) == ["00003-000000"]
 
@@ -488,14 +490,14 @@ def test_without_a_whole_checkpoint_there_is_no_going_on(unfinished, run):
     assert (status, out) == (2, "")
     *passed, last = err.splitlines()
     assert len(passed) == 2
-    assert last == f"minicnn: {unfinished} has no checkpoint that is whole: start a new run"
+    assert last == f"minicnn: {unfinished} has no undamaged checkpoint: start a new run"
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(unfinished, run, tmp_path, monkeypatch):
     """The last checkpoint is the one with the most steps, whatever its date."""
     monkeypatch.setattr(time, "time", lambda: 0.0)
     os.utime(run_folder.checkpoints(unfinished)[-1], (0, 0))
-    assert "going on with" in run(*RESUME, unfinished)[1]
+    assert "resuming " in run(*RESUME, unfinished)[1]
     run(*TRAIN, "--epochs", 3, "--out", tmp_path / "whole")
     assert files(unfinished) == files(tmp_path / "whole")
 
@@ -539,7 +541,7 @@ REFUSED = {
 @pytest.mark.parametrize("options, sentence", REFUSED.items(), ids=REFUSED)
 def test_settings_that_would_change_the_result_are_refused(options, sentence, unfinished, run):
     before = {path: path.stat().st_mtime_ns for path in unfinished.rglob("*")}
-    expected = f"minicnn: {unfinished} cannot go on with other settings: {sentence}; leave"
+    expected = f"minicnn: {unfinished} cannot be resumed with other settings: {sentence}; leave"
     status, out, err = run(*RESUME, unfinished, *options.split())
     assert (status, out) == (2, "")
     assert err.startswith(expected) and len(err.splitlines()) == 1
@@ -584,16 +586,22 @@ def forge(path, change):
     path.write_bytes(content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1))
 
 
-@pytest.mark.parametrize("name, value", {"model": "alexnet", "data": "cifar"}.items())
-def test_a_run_that_the_command_line_cannot_build_is_refused(name, value, unfinished, run):
+UNKNOWN = {
+    "a name, but layers of minicnn": ({"model": "alexnet"}, None),
+    "a name alone": ({"model": "alexnet", "network": ""}, "here: .* 'alexnet', .* resume_run"),
+    "other data": ({"data": "cifar", "spec": None}, "the run was trained on 'cifar': give that as"),
+}
+
+
+@pytest.mark.parametrize("changes, sentence", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_run_that_the_command_line_cannot_build_is_refused(changes, sentence, unfinished, run):
     path = run_folder.checkpoints(unfinished)[-1]
     checkpoint = load_checkpoint(path)
-    origin = dataclasses.replace(checkpoint.origin, **{name: value})
+    origin = dataclasses.replace(checkpoint.origin, **changes)
     save_checkpoint(dataclasses.replace(checkpoint, origin=origin), path)
-    status, out, err = run(*RESUME, unfinished)
-    assert (status, out) == (2, "")
-    assert re.fullmatch(f"minicnn: {unfinished} cannot go on here: .*'{value}'.*\n", err)
-    assert "minicnn.runs.resume_run goes on with any" in err
+    status, _, err = run(*RESUME, unfinished)
+    assert status == (2 if sentence else 0)
+    assert re.fullmatch(f"minicnn: .*{sentence}.*\n" if sentence else "", err)
 
 
 @pytest.mark.filterwarnings("always")
@@ -630,7 +638,7 @@ def test_other_data_are_refused_with_both_sums(unfinished, run, small_digits, mo
     status, out, err = run(*RESUME, unfinished)
     assert (status, out) == (2, "")
     found = re.findall("[0-9a-f]{64}", err)
-    assert found == [data_sha256(other), data_sha256(train)] and "digits is not what" in err
+    assert found == [data_sha256(train), data_sha256(other)] and "digits differs from" in err
 
 
 @pytest.mark.filterwarnings("always")
@@ -638,12 +646,12 @@ def test_other_versions_are_told(unfinished, run, monkeypatch):
     monkeypatch.setattr(np, "__version__", "9.9")
     status, _, err = run(*RESUME, unfinished)
     assert status == 0
-    assert re.fullmatch(r"minicnn: the run .* numpy \d.*, and this is 9\.9: .* differ .*\n", err)
+    assert re.fullmatch(r"minicnn: the run .* numpy \d.*, but this is 9\.9: .* differ .*\n", err)
 
 
 def test_folders_that_cannot_go_on_are_refused(run, tmp_path):
     for folder in tmp_path, tmp_path / "none":
-        expected = f"minicnn: {folder} has no checkpoint to go on from: start a new run\n"
+        expected = f"minicnn: {folder} has no checkpoint to resume from: start a new run\n"
         assert run(*RESUME, folder) == (2, "", expected)
     assert list(tmp_path.iterdir()) == []
     assert "leave out --out" in run(*RESUME, tmp_path, "--out", tmp_path)[2]
@@ -671,7 +679,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 @needs_proc
 @pytest.mark.parametrize("name", ["00002-000000", "history.json", "curves.png"])
 def test_a_full_disk_ends_training_with_one_sentence(name, run, tmp_path, monkeypatch):
-    """In the second epoch; when there is room again, the run goes on to the same end."""
+    """In the second epoch; when there is room again, the run resumes and ends the same."""
     run(*TRAIN, "--epochs", 3, "--out", tmp_path / "whole")
     folder, tries = tmp_path / "run", []
 
@@ -683,7 +691,7 @@ def test_a_full_disk_ends_training_with_one_sentence(name, run, tmp_path, monkey
         disk_full(patch, when)
         status, _, err = run(*TRAIN, "--epochs", 3, "--out", folder)
     reason = f"{name}.* cannot be written: No space left on device"
-    how = f"minicnn train --resume {folder} --workers 1 goes on from the last good checkpoint"
+    how = f"minicnn train --resume {folder} --workers 1 resumes from the last good checkpoint"
     assert status == 2 and re.fullmatch(f"minicnn: .*{reason}; {how}\n", err)
     saved = ["00001-000000", "00002-000000"]
     assert checkpoints(folder) == saved[: 1 if name == saved[1] else 2]
@@ -702,7 +710,7 @@ def test_a_folder_that_cannot_be_written_any_more(run, tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "open", refuse)
     status, _, err = run(*TRAIN, "--out", tmp_path)
     path = tmp_path / "checkpoints" / "00001-000000.safetensors"
-    sentence = f"{path} cannot be written: Permission denied; there is no checkpoint to go on from"
+    sentence = f"{path} cannot be written: Permission denied; there is no checkpoint to resume from"
     assert (status, err) == (2, f"minicnn: {sentence}\n")
 
 
@@ -716,7 +724,7 @@ def test_a_folder_that_vanishes_is_told(run, tmp_path, monkeypatch):
     monkeypatch.setattr(SGD, "step", vanish)
     status, _, err = run(*TRAIN, "--out", folder)
     sentence = f"{folder}/checkpoints cannot be made: No such file or directory; there is no"
-    assert (status, err) == (2, f"minicnn: {sentence} checkpoint to go on from\n")
+    assert (status, err) == (2, f"minicnn: {sentence} checkpoint to resume from\n")
     assert not folder.exists()
 
 
@@ -731,9 +739,10 @@ def test_divergence_names_the_checkpoint_and_a_lower_rate(run, tmp_path, monkeyp
     monkeypatch.setattr(SGD, "step", poison)
     status, _, err = run(*TRAIN, "--lr", 0.25, "--out", tmp_path)
     assert status == 2
-    first, second = err.removesuffix("\n").split(": start anew with --lr 0.125, say (with the ")
+    first, second = err.removesuffix("\n").split(" with --lr 0.125, for example (with the ")
     assert first.startswith("minicnn: the loss is nan in epoch 2, step 2 of 3: ")
-    how = f"minicnn train --resume {tmp_path} --workers 1 goes on from the last good checkpoint"
+    assert first.endswith(": start a new run")
+    how = f"minicnn train --resume {tmp_path} --workers 1 resumes from the last good checkpoint"
     assert second == f"same one, {how})"
 
 

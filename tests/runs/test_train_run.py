@@ -1,4 +1,4 @@
-"""A network of one's own in a run folder: trained, stopped or killed, and resumed bit for bit."""
+"""A user's own network in a run folder: trained, stopped or killed, and resumed bit for bit."""
 
 import dataclasses
 import functools
@@ -88,13 +88,13 @@ def bits(net):
 
 
 def told(history):
-    """All of a history but the times."""
+    """A history without its times."""
     return dataclasses.replace(history, train_seconds=[])
 
 
 @pytest.fixture
 def whole(data):
-    """(network, history) of a training in one piece, by fit alone."""
+    """(network, history) of unbroken training, by fit alone."""
     net = own_net()
     optimizer = SGD(0.1, momentum=0.9, nesterov=True)
     options = {"epochs": 3, "batch_size": 50, "seed": 2, "schedule": cosine, **QUIET}
@@ -217,7 +217,7 @@ def test_all_settings_reach_fit_and_a_run_with_adamw_goes_on_from_any_checkpoint
 
 
 def test_momentum_is_refused_where_there_is_none():
-    with pytest.raises(ValueError, match="adam has no momentum and no nesterov: leave them out"):
+    with pytest.raises(ValueError, match="adam has no momentum or nesterov: leave them out"):
         Settings(optimizer="adam", momentum=0.9)
 
 
@@ -285,7 +285,7 @@ def test_another_network_is_refused_in_one_sentence(net, sentence, run, data):
     with pytest.raises(ValueError, match=sentence) as error:
         resume_run(net, *data, run)
     told = str(error.value)
-    assert told.startswith(f"{run} cannot go on with another network: ") and "\n" not in told
+    assert told.startswith(f"{run} cannot be resumed with another network: ") and "\n" not in told
     assert bits(net) == before
 
 
@@ -295,7 +295,7 @@ def test_other_data_are_refused_in_one_sentence(run, data):
     before = bits(net)
     others = {
         "data is digits, not letters": dataclasses.replace(train, name="letters"),
-        "digits is not what the run was trained on": train[1:],
+        "digits differs from the data that the run was trained on": train[1:],
     }
     for sentence, other in others.items():
         with pytest.raises(ValueError, match=sentence):
@@ -317,7 +317,7 @@ def test_the_weights_of_an_own_network_are_read_into_it(run):
 
 def test_a_folder_that_is_in_use_is_refused_and_nothing_is_trained(run, data):
     net = own_net()
-    with pytest.raises(ValueError, match="is not empty, and a run is never written over"):
+    with pytest.raises(ValueError, match="is not empty: choose a new or empty folder"):
         train_run(net, *data, run, SETTINGS)
     assert bits(net) == bits(own_net())
 
