@@ -1,5 +1,5 @@
-"""The training loop, and what spreads a batch over the cores. What goes into files belongs in
-runs/, the arithmetic of a step in optimizers.py."""
+"""The training loop, and the code that spreads a batch over the cores. What goes into files belongs
+in runs/, the arithmetic of a step in optimizers.py."""
 
 from minicnn.training.history import (
     History,

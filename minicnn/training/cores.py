@@ -1,9 +1,9 @@
 """How many cores this process may use.
 
-Besides the cores that it is bound to, control groups limit it, as containers and batch systems set
-them: a quota is so many microseconds of computing in a period of so many. A process is in one group
-of each hierarchy, and the limits of all groups around that one hold too. Version 2 has one
-hierarchy for all, version 1 one for each kind of limit, and a system may have both.
+A process is bound to certain cores, and may also be limited by control groups, which containers and
+batch systems set: a quota is so many microseconds of computing in each period of so many. A process
+is in one group of each hierarchy, and the limits of all enclosing groups apply too. Version 2 has a
+single hierarchy, version 1 one for each kind of limit, and a system may have both.
 
 Source: the Linux kernel's documentation of control groups, versions 1 and 2, and proc(5).
 """
@@ -17,15 +17,15 @@ ROOT = Path("/")
 
 
 def cores() -> int:
-    """The cores that this process is bound to, but no more than the quotas of its control groups
-    allow; at least one."""
+    """The number of cores that this process is bound to, but no more than the quotas of its control
+    groups allow; at least one."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only, as are control groups
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, math.floor(min([count, *_quotas()])))
 
 
 def _quotas() -> Iterator[float]:
-    """The limit of each control group around this process that has one, in cores."""
+    """The limits of the control groups around this process, in cores."""
     for folder in _groups():
         try:
             if (folder / "cpu.max").is_file():  # version 2
@@ -33,7 +33,7 @@ def _quotas() -> Iterator[float]:
             else:
                 names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
                 quota, period = ((folder / name).read_text() for name in names)
-            if int(quota) > 0:  # -1 is no limit, in version 1
+            if int(quota) > 0:  # in version 1, -1 means no limit
                 yield int(quota) / int(period)
         except (OSError, ValueError):  # a group without a limit: no files, or a quota of "max"
             continue
@@ -57,7 +57,7 @@ def _groups() -> Iterator[Path]:
             groups["cgroup"] = group
     for mount in mounts:
         where, _, what = mount.partition(" - ")
-        # the group that is mounted, and the place where it is seen
+        # the group that is mounted, and where
         top, folder = where.split(" ")[3:5]
         kind, *_, options = what.split(" ")
         if kind in groups and (kind == "cgroup2" or "cpu" in options.split(",")):

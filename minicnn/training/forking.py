@@ -1,12 +1,12 @@
 """Forking a process in which other threads may be computing.
 
-A fork copies only the thread that forks. A lock that another one holds stays locked in the copy
-forever, and OpenBLAS, before a fork, waits for its own threads to end, which they do not while they
-work. Either way the program hangs. So a fork waits for a moment at which every other thread of
-Python waits, and has done so for a millisecond, as those of a notebook's kernel do nearly always.
+A fork copies only the thread that forks. A lock held by another thread stays locked in the copy
+forever, and OpenBLAS, before a fork, waits for its own threads to end, which they do not do while
+they work. Either way the program hangs. So a fork waits until every other thread of Python has been
+idle for a millisecond, which is nearly always true of the threads of a notebook's kernel.
 
-A thread that waits for the interpreter's lock cannot run on while this one has it, so the lock must
-not be given away between the look at the threads and the fork. Calls of `ctypes.PyDLL` keep it, and
+A thread that waits for the interpreter's lock cannot continue while this one has it, so the lock
+must not be released between checking the threads and the fork. Calls of `ctypes.PyDLL` keep it, and
 after a sleep, in which all others had their turn, Python takes it away after 5 ms at the earliest.
 """
 
@@ -21,21 +21,21 @@ from collections.abc import Iterator
 from typing import Any
 
 TRIES = 30  # of a millisecond each
-# begins with the nanoseconds that a thread has computed; a kernel that lacks it leaves the state
-# alone to go by: stat begins with the thread's number, which does not grow
+# schedstat begins with the nanoseconds that a thread has computed. A kernel that lacks it leaves
+# only the state to go by: stat begins with the thread's number, which does not grow
 TIMES = "schedstat" if os.path.exists("/proc/self/schedstat") else "stat"
 BUSY_SECONDS = 1e-4  # of computing in this millisecond
-# looked up once, since a look takes a lock of the loader
+# looked up once, because a look-up takes a lock of the loader
 PREAD: Any = ctypes.PyDLL(None).pread if sys.platform == "linux" else None
 
 
 def can_fork() -> bool:
-    """Whether this system forks safely, which only Linux does, and Python has its lock."""
+    """Whether this system forks safely, as only Linux does, and Python has its global lock."""
     return sys.platform == "linux" and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def quiet_fork() -> int | None:
-    """os.fork() when all other threads wait, or None if they do not within TRIES milliseconds.
+    """os.fork() once all other threads are idle, or None if they are not within TRIES milliseconds.
     Raises OSError if the system refuses another process."""
     for _ in range(TRIES):
         with _other_threads() as threads:
@@ -52,7 +52,7 @@ def quiet_fork() -> int | None:
 
 @contextlib.contextmanager
 def _no_warning() -> Iterator[None]:
-    """From 3.12 on Python warns if a process with several threads forks."""
+    """Silences Python's warning, from 3.12 on, when a process with several threads forks."""
     with contextlib.ExitStack() as stack:
         if sys.version_info >= (3, 12):
             stack.enter_context(warnings.catch_warnings())
@@ -62,8 +62,8 @@ def _no_warning() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _other_threads() -> Iterator[list[tuple[int, int]]]:
-    """For each other thread of Python two open files, in which the system tells its state and its
-    time; for all other threads if some of Python's were not started by `threading`."""
+    """For each other thread of Python two open files, in which the system shows its state and its
+    computing time; for all other threads if some of Python's were not started by `threading`."""
     python = {thread.ident: thread.native_id for thread in threading.enumerate()}
     known = python.keys() >= sys._current_frames().keys()
     chosen = python.values() if known else map(int, os.listdir("/proc/self/task"))
@@ -80,17 +80,17 @@ def _other_threads() -> Iterator[list[tuple[int, int]]]:
 
 
 def _read(file: int) -> bytes:
-    """What the file has now, without giving the interpreter's lock away."""
+    """What the file holds now, read without releasing the interpreter's lock."""
     text = ctypes.create_string_buffer(256)
     PREAD(file, text, 255, ctypes.c_long(0))
     return text.value
 
 
 def _runs(state: int) -> bool:
-    """Whether a thread runs, is about to, or waits for a disk: "1234 (its name) R ..."."""
+    """Whether a thread runs, is about to run, or waits for a disk: "1234 (its name) R ..."."""
     return _read(state).rpartition(b") ")[2][:1] in (b"R", b"D")
 
 
 def _seconds(seconds: int) -> float:
-    """For how long a thread has computed: nanoseconds are the first of the numbers."""
+    """How long a thread has computed: the first of the numbers, in nanoseconds."""
     return int((_read(seconds).split() or [b"0"])[0]) / 1e9

@@ -3,12 +3,16 @@
 import math
 from dataclasses import dataclass, field
 
-from minicnn.backend import Array
+import numpy as np
+
+from minicnn.backend import Array, array_module, to_device
 from minicnn.text import number
+
+Unread = tuple[int, float | Array, int | Array, int]  # step, loss, correct, images
 
 
 class TrainingError(ValueError):
-    """Training cannot go on: a loss or a weight is no longer a finite number."""
+    """Training cannot continue: a loss or a weight is no longer a finite number."""
 
 
 class NotFinite(TrainingError):
@@ -21,9 +25,9 @@ class NotFinite(TrainingError):
 
 @dataclass
 class History:
-    """How training went. Lists have one entry an epoch; losses and accuracies of training are
-    means over the epoch while the weights were changing, those of the test set are taken after
-    it. Accuracies are between 0 and 1."""
+    """How training went. Lists have one entry per epoch; training losses and accuracies are means
+    over the epoch while the weights were changing, those of the test set are measured after it.
+    Accuracies are from 0 to 1."""
 
     images: int
     device: str
@@ -33,15 +37,15 @@ class History:
     test_accuracy: list[float] = field(default_factory=list)
     train_seconds: list[float] = field(default_factory=list)
     curve: list[tuple[float, float, float]] = field(default_factory=list)
-    """(epochs done, training loss, training accuracy), a few times an epoch"""
+    """(epochs done, training loss, training accuracy), a few times per epoch"""
 
     @property
     def images_per_second(self) -> float:
-        """Over all epochs, cutting batches included, evaluation not."""
+        """Over all epochs, including the cutting of batches but not evaluation."""
         return self.images * len(self.train_seconds) / sum(self.train_seconds)
 
     def summary(self) -> str:
-        """The course's two closing lines."""
+        """Two lines: loss and accuracy, and speed."""
         test = f", test acc {self.test_accuracy[-1]:.3f}" if self.test_accuracy else ""
         return (
             f"loss {self.train_loss[-1]:.3f}, train acc {self.train_accuracy[-1]:.3f}{test}\n"
@@ -51,7 +55,7 @@ class History:
 
 @dataclass
 class Position:
-    """Where training stands: the epochs in `history`, and of the epoch that has begun the steps
+    """Where training stands: the finished epochs in `history`, and in the current epoch the steps
     taken, sums over their images, and seconds. `read` brings the sums up to date."""
 
     history: History
@@ -62,27 +66,26 @@ class Position:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self._unread: list[tuple[int, float | Array, int | Array, int]] = []
+        self._unread: list[Unread] = []
 
     def keep(self, loss: float | Array, correct: int | Array, images: int) -> None:
-        """Takes the numbers of the step after `step`, to be read later."""
+        """Keeps the numbers of the step after `step`, to be read later."""
         self._unread.append((self.step + 1, loss, correct, images))
 
     def read(self) -> None:
-        """Adds the numbers that were kept to the sums. Where they are on a GPU, this holds up its
-        work. Raises TrainingError for a loss that is not finite."""
-        for step, loss, correct, images in self._unread:
-            loss = float(loss)
+        """Adds the kept numbers to the sums. If they are on a GPU, this holds up its work. Raises
+        TrainingError for a loss that is not finite."""
+        for step, loss, correct, images in _on_host(self._unread):
             if not math.isfinite(loss):
                 raise NotFinite(len(self.history.train_loss) + 1, step, loss)
             self.seen += images
             self.loss_sum += loss * images
-            self.correct_sum += int(correct)
+            self.correct_sum += correct
         self._unread.clear()
 
     @property
     def place(self) -> str:
-        """In words, as in "2 epochs and 3 steps"."""
+        """In words, such as "2 epochs and 3 steps"."""
         epochs = len(self.history.train_loss)
         words = [
             number(count, noun) for count, noun in ((epochs, "epoch"), (self.step, "step")) if count
@@ -91,5 +94,17 @@ class Position:
 
     @property
     def means(self) -> tuple[float, float]:
-        """(loss, accuracy) over the images of this epoch that were seen."""
+        """(loss, accuracy) over the images seen so far in this epoch."""
         return self.loss_sum / self.seen, self.correct_sum / self.seen
+
+
+def _on_host(unread: list[Unread]) -> list[tuple[int, float, int, int]]:
+    """The same with Python's numbers. Those on a GPU are read together, as float64, which holds a
+    float32 and a count exactly."""
+    if all(isinstance(correct, (int, np.generic, np.ndarray)) for _, _, correct, _ in unread):
+        return [(step, float(loss), int(correct), n) for step, loss, correct, n in unread]
+    steps, losses, corrects, images = zip(*unread)
+    xp = array_module(corrects[0])
+    arrays = xp.stack([xp.asarray(loss) for loss in losses]), xp.stack(corrects)
+    losses, corrects = to_device(xp.stack(arrays), "cpu").tolist()
+    return [*zip(steps, losses, map(int, corrects), images)]

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,8 +13,18 @@ from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
 from minicnn.losses import softmax_cross_entropy
 from minicnn.optimizers import SGD, Optimizer, constant
+from minicnn.training.freezing import frozen_names
 from minicnn.training.history import History, NotFinite, Position, TrainingError
-from minicnn.training.parallel import Augment, Loss, batch_gradients, loss_and_correct
+from minicnn.training.mpi import world
+from minicnn.training.parallel import (
+    ALONE,
+    Alone,
+    Augment,
+    Loss,
+    batch_gradients,
+    loss_and_correct,
+    worker_count,
+)
 
 POINTS_PER_EPOCH = 5
 
@@ -30,35 +40,44 @@ def fit(
     loss: Loss = softmax_cross_entropy,
     schedule: Callable[[float], float] = constant,
     augment: Augment | None = None,
+    freeze: Sequence[str] = (),
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
     on_epoch: Callable[[History], None] | None = None,
     on_step: Callable[[Position], None] | None = None,
     start: Position | None = None,
+    ranks: Alone | None = None,
 ) -> History:
     """Trains `net` in place, on the device of its parameters.
 
-    optimizer: the course's SGD(lr=0.9) if None
-    loss: a function (logits, labels) -> (loss, dlogits); the loss is a mean over the images, as
-        chunks of a batch are added up by their shares of the images
-    schedule: factor of the learning rate for each share of the training that is done, from 0 to
-        1, as `optimizers.cosine`
-    augment: a function (images, rng) -> images that changes them before each step, as
+    optimizer: SGD(lr=0.9) if None
+    loss: a function (logits, labels) -> (loss, dlogits); the loss must be a mean over the images,
+        because chunks of a batch are added up by their shares of the images
+    schedule: the factor of the learning rate as a function of the share of the training that is
+        done, from 0 to 1, such as `optimizers.cosine`
+    augment: a function (images, rng) -> images that changes them before each step, such as
         `datasets.Augmentation(mirror=True)`
-    seed: of the order of the images, epoch e has the order drawn from (seed, e); and of all else
-        that is random, drawn for each chunk of a batch from a key that follows from seed and step
+    freeze: names of layers or parameters as in `net.params`, such as "0" or "0.body", which keep
+        their parameters and state. A frozen batch norm still normalises with the statistics of the
+        chunk, as `forward` does in every training pass; only what it keeps stands still. `backward`
+        computes all gradients; those that are frozen are not used
+    seed: epoch e takes the images in an order drawn from (seed, e); all other random numbers are
+        drawn, for each chunk of a batch, from a key that follows from seed and step
     workers: processes on a CPU, up to one for each chunk, all cores if None; the result is the
         same for any number
-    progress: a line for each epoch and, in a terminal, a bar
+    progress: prints a line for each epoch and, in a terminal, shows a bar
     on_epoch: called with the history after each epoch
     on_step: called with the position after each step but the last of an epoch
-    start: where to go on, and its history is continued; `net` and the state of `optimizer` have
-        to be as they were there. The result is that of training in one piece, bit for bit
+    start: where to resume, with the history so far; `net` and the state of `optimizer` must be as
+        they were there. The result is bit for bit that of training without a break
+    ranks: the processes of an MPI job that share each batch, as `mpi.Ranks(comm)`; if None, those
+        that mpiexec started. Each calls `fit` with the same arguments and gets the same weights,
+        bit for bit those of one process
 
-    Raises TrainingError, naming epoch, step and layer, when the loss is not finite; the weights
-    are then those before the step. What the last step of an epoch spoils shows only in the loss on
-    `test`. On a GPU, where reading the loss holds up the work, that is done a few times an epoch:
+    Raises TrainingError, naming epoch, step and layer, if the loss is not finite; the weights are
+    then those before the step. Damage done by the last step of an epoch shows only in the loss on
+    `test`. On a GPU, where reading the loss holds up the work, it is read a few times per epoch:
     the step is named, but later ones have been taken. Raises ValueError, before any work, for
     settings out of range and for a network that does not fit the images.
     """
@@ -72,14 +91,25 @@ def fit(
         check_fit(net, test)
     optimizer = SGD(0.9) if optimizer is None else optimizer
     is_optimizer = hasattr(optimizer, "lr") and hasattr(optimizer, "step")
-    require(is_optimizer, "optimizer must be one, as SGD(0.9)", optimizer)
+    require(is_optimizer, "optimizer must be an optimizer, such as SGD(0.9)", optimizer)
+    frozen = frozen_names(net, freeze)
     _check_loss(loss)
-    require(callable(schedule), "schedule must be a function, as optimizers.cosine", schedule)
+    require(callable(schedule), "schedule must be a function, such as optimizers.cosine", schedule)
     for name, function in {"on_epoch": on_epoch, "on_step": on_step}.items():
         require(function is None or callable(function), f"{name} must be a function", function)
     position = Position(History(len(train), net.device)) if start is None else start
     require(isinstance(position, Position), "start must be a Position", start)
     _check_position(position, len(train), batch_size, epochs)
+    ranks = world() if ranks is None else ranks
+    settings = epochs, batch_size, seed, optimizer.lr, position.step, len(position.history.curve)
+    ranks.check_same(
+        {
+            "training images": [train.images],
+            "training labels": [train.labels],
+            "weights": net.arrays.values(),
+            "settings": map(np.asarray, settings),
+        }
+    )
     train = train.to(net.device)
     test = None if test is None else test.to(net.device)
     history = position.history
@@ -87,8 +117,8 @@ def fit(
     done = len(history.train_loss) * len(train) + position.seen
     with (
         _lr_restored(optimizer) as lr,
-        batch_gradients(net, train, batch_size, workers, loss, augment) as gradients,
-        _Progress(progress, done, epochs * len(train)) as show,
+        batch_gradients(net, train, batch_size, workers, loss, augment, ranks) as gradients,
+        _Progress(progress and ranks.rank == 0, done, epochs * len(train)) as show,
     ):
         for epoch in range(len(history.train_loss), epochs):
             began = time.perf_counter() - position.seconds
@@ -102,9 +132,9 @@ def fit(
                     position.keep(batch.loss, batch.correct, len(index))
                     means = _read(position, len(steps))
                     optimizer.lr = rate
-                    optimizer.step(net.params, batch.grads)
+                    optimizer.step(_without(frozen, net.params), _without(frozen, batch.grads))
                     state = net.state if batch.state else {}  # gathered, which takes a while
-                    for name, array in batch.state.items():
+                    for name, array in _without(frozen, batch.state).items():
                         state[name][...] = array
                     position.step += 1
                     position.seconds = time.perf_counter() - began
@@ -113,7 +143,7 @@ def fit(
                         on_step(position)
             except NotFinite as error:
                 place = f"{error} of {len(steps)}"
-                if error.step > position.step:  # the weights are still those that it had
+                if error.step > position.step:  # the weights are still the ones that it used
                     place += f": {_first_not_finite(net, train, steps[position.step])}"
                 raise TrainingError(f"{place}; {_remedy(lr)}") from None
             synchronize(net.device)
@@ -123,7 +153,9 @@ def fit(
             history.train_seconds.append(time.perf_counter() - began)
             position = Position(history)
             if test is not None:
-                _append_test(history, *evaluate(net, test, loss=loss, workers=workers), lr)
+                _append_test(
+                    history, *evaluate(net, test, loss=loss, workers=workers, ranks=ranks), lr
+                )
             show.epoch(history, epochs)
             if on_epoch:
                 on_epoch(history)
@@ -131,8 +163,8 @@ def fit(
 
 
 def _read(position: Position, steps: int) -> tuple[float, float] | None:
-    """(loss, accuracy) so far in this epoch, with the step that is being taken. On a GPU that is
-    read at the points of the curve only, and None in between."""
+    """(loss, accuracy) so far in this epoch, including the current step. On a GPU they are read at
+    the points of the curve only, and None in between."""
     history, step = position.history, position.step + 1
     at_point = step % math.ceil(steps / POINTS_PER_EPOCH) == 0 or step == steps
     if history.device != "cpu" and not at_point:
@@ -141,6 +173,10 @@ def _read(position: Position, steps: int) -> tuple[float, float] | None:
     if at_point:
         history.curve.append((len(history.train_loss) + step / steps, *position.means))
     return position.means
+
+
+def _without(frozen: set[str], arrays: dict[str, Array]) -> dict[str, Array]:
+    return {name: a for name, a in arrays.items() if name not in frozen} if frozen else arrays
 
 
 def _append_test(history: History, loss: float, accuracy: float, lr: float) -> None:
@@ -166,54 +202,64 @@ def evaluate(
     *,
     loss: Loss = softmax_cross_entropy,
     workers: int | None = None,
+    ranks: Alone = ALONE,
 ) -> tuple[float, float]:
-    """(mean loss, accuracy between 0 and 1) of `net` on `data`, on the device of its parameters;
-    `loss` is that of `fit`.
+    """(mean loss, accuracy from 0 to 1) of `net` on `data`, on the device of its parameters; `loss`
+    and `ranks` are as in `fit`, but the default is this process alone.
 
     Raises ValueError for a network that does not fit the images.
     """
     check_fit(net, data)
     _check_loss(loss)
     data = data.to(net.device)
-    mean_loss, correct = loss_and_correct(net, data, workers, loss)
+    mean_loss, correct = loss_and_correct(net, data, workers, loss, ranks)
     return mean_loss, correct / len(data)
 
 
 def estimate_seconds(
-    net: Layer, train: Dataset, *, epochs: int, batch_size: int, workers: int | None = None
+    net: Layer,
+    train: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    workers: int | None = None,
+    ranks: Alone = ALONE,
 ) -> float:
-    """How long the training steps of `fit` will take, from the time of one; changes nothing."""
+    """How long the training steps of `fit` will take if all of the `ranks` are as fast as this one,
+    estimated from its share of one step; changes nothing."""
     train = train.to(net.device)
-    index = np.arange(min(integer("batch_size", batch_size, 1), len(train)))
+    batch_size = min(integer("batch_size", batch_size, 1), len(train))
+    index = np.arange(math.ceil(batch_size / ranks.size))
+    workers = worker_count(net, batch_size, workers, ranks=ranks)
     with batch_gradients(net, train, len(index), workers) as gradients:
         for _ in range(2):  # the first one also warms up
             start = time.perf_counter()
             gradients(index)
             synchronize(net.device)
             seconds = time.perf_counter() - start
-    return seconds * epochs * len(train) / len(index)
+    return seconds * epochs * len(train) / batch_size
 
 
 def check_fit(net: Layer, data: Dataset, augment: Augment | None = None) -> None:
-    """Raises ValueError, with the shapes, unless `net` turns the images into a score a class, and
-    there is at least one; and what `augment` raises for the first of them."""
-    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
-    require(isinstance(data, Dataset), "data must be a Dataset, as digits()[0]", data)
+    """Raises ValueError, with the shapes, unless `net` turns the images, at least one, into a score
+    for each class; and whatever `augment` raises for the first image."""
+    require(isinstance(net, Layer), "net must be a layer, such as lenet()", net)
+    require(isinstance(data, Dataset), "data must be a Dataset, such as digits()[0]", data)
     if len(data) == 0:
         raise ValueError(f"expected at least one image of {data.name} but got none")
     shape = (1, *data.images.shape[1:])
     scores = net.output_shape(shape)
     if scores != (1, len(data.classes)):
         raise ValueError(
-            f"for images {shape} of {data.name} the network must put out a score for each class, "
-            f"(1, {len(data.classes)}), but puts out {scores}"
+            f"for images {shape} of {data.name} the network must output a score for each class, "
+            f"(1, {len(data.classes)}), but its output is {scores}"
         )
     if augment is not None:
         data.batch(slice(1), change=lambda images: augment(images, np.random.default_rng(0)))
 
 
 def _check_loss(loss: Loss) -> None:
-    require(callable(loss), "loss must be a function, as softmax_cross_entropy", loss)
+    require(callable(loss), "loss must be a function, such as softmax_cross_entropy", loss)
 
 
 def _check_position(position: Position, images: int, batch_size: int, epochs: int) -> None:
@@ -221,28 +267,33 @@ def _check_position(position: Position, images: int, batch_size: int, epochs: in
     done, total = len(position.history.train_loss), math.ceil(images / batch_size)
     if position.history.images != images:
         raise ValueError(
-            f"training cannot go on: it had {position.history.images} images, and now {images}"
+            f"training cannot resume: it began with {position.history.images} images, but was "
+            f"given {images}"
         )
     if not 0 <= position.step < total or position.seen != position.step * batch_size:
         raise ValueError(
-            f"training cannot go on: {position.seen} images were seen in {position.step} steps, "
-            f"but an epoch has {total} steps of {batch_size}"
+            f"training cannot resume: it saw {position.seen} images in {position.step} steps, but "
+            f"an epoch now has {total} steps of {batch_size}"
         )
     if done + (position.step > 0) > epochs:
         raise ValueError(
-            f"training cannot go on: expected at least {done + (position.step > 0)} epochs, "
-            f"which have begun, got {epochs}"
+            f"training cannot resume: {done + (position.step > 0)} epochs have begun, but epochs "
+            f"is {epochs}"
         )
+    history = position.history
+    for name in ("train_accuracy", "train_seconds"):
+        if (found := len(getattr(history, name))) != done:
+            raise ValueError(f"training cannot resume: {name} has {found} of {done} epochs")
 
 
 def _first_not_finite(net: Layer, data: Dataset, index: Array) -> str:
-    """Which layer's output is the first, on these images, that is not finite."""
+    """The first layer whose output, on these images, is not finite."""
     x, _ = data.batch(index, net.dtype)
     with np.errstate(all="ignore"):
         for i, layer in enumerate(getattr(net, "layers", [net])):
             x, _ = layer.forward(x)
             if not array_module(x).isfinite(x).all():
-                return f"the first output that is not finite is that of layer {i}, {shown(layer)}"
+                return f"layer {i}, {shown(layer)}, is the first whose output is not finite"
     return "every layer's output is finite, but too large for the loss"
 
 
@@ -251,12 +302,12 @@ def _remedy(lr: float) -> str:
 
 
 class _Progress:
-    """A line for each epoch and, in a terminal, a bar; nothing at all unless it is `shown`."""
+    """Prints a line for each epoch and, in a terminal, shows a bar; nothing unless `shown`."""
 
     def __init__(self, shown: bool, done: int, images: int) -> None:
         self.bar = None
         if shown:
-            from tqdm import tqdm  # here, since `import minicnn` does without it
+            from tqdm import tqdm  # here, since `import minicnn` does not need it
 
             self.bar = tqdm(
                 total=images, initial=done, unit=" images", unit_scale=True, disable=None

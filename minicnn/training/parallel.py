@@ -1,21 +1,24 @@
-"""One batch cut into chunks that fit in cache, spread over the cores.
+"""A batch, cut into chunks that fit in the cache and spread over the cores.
 
 The loss is a mean over the n images of the batch, so with n_c images in chunk c
 
     loss = sum_c (n_c / n) * loss_c                                                        (1)
     dparam = sum_c (n_c / n) * dparam_c                                                    (2)
 
-Each chunk goes forward and back through the whole network before its core takes the next one.
-Chunks are of equal size, but for an image, and are cut and added up in the same way for any number
-of workers, so the result is the same, bit for bit. A GPU takes the batch whole, unless images are
-mixed or numbers drawn: then it takes the chunks that a CPU would, to compute the same.
+Each chunk goes forward and back through the whole network before its core takes the next one. The
+sizes of chunks differ by at most one image, and chunks are cut and added up in the same way for any
+number of workers, so the result is the same, bit for bit. A GPU takes the whole batch at once,
+unless the network mixes images or draws numbers: then it takes the same chunks as a CPU, to compute
+the same result.
 
 Random numbers follow from a key, (seed, epoch, step) in `fit`, to which the number of the chunk is
-added. State, as of batch normalisation, becomes the mean of what the chunks ask for:
+added. State, such as that of batch normalisation, becomes the mean of what the chunks ask for:
 
     state = sum_c (n_c / n) * state_c                                                      (3)
 
-Weights, state and gradients pass through memory that all workers share.
+Weights, state and gradients pass through memory that all workers share. Several machines divide
+the chunks among them, as mpi.py tells; all that this file knows of that is a way to add up numbers
+in order.
 """
 
 import contextlib
@@ -23,7 +26,7 @@ import functools
 import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,13 +34,13 @@ from minicnn.arguments import integer
 from minicnn.backend import Array, array_module
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Key, Layer
-from minicnn.layers.parameters import weighted_mean
 from minicnn.losses import softmax_cross_entropy
 from minicnn.training.cores import cores
+from minicnn.training.ordered import OrderedSum, Term
 from minicnn.training.workers import worker_map
 
 CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
-EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape there is room for more
+EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape more images fit
 CHUNKS_AT_ONCE = 4  # for each worker: a batch of 256 is one round of jobs, even for one worker
 
 Loss = Callable[[Array, Array], tuple[Array, Array]]
@@ -48,7 +51,7 @@ Augment = Callable[[Array, np.random.Generator], Array]
 
 
 class BatchGradients(NamedTuple):
-    """What a step needs to know of a batch: the loss, a mean over the images; how many of them are
+    """What a step needs from a batch: the loss, a mean over the images; how many of them are
     classified correctly; dloss/dparam; new values of the state. Numbers stay on the device."""
 
     loss: float | Array
@@ -57,11 +60,51 @@ class BatchGradients(NamedTuple):
     state: dict[str, Array]
 
 
-def worker_count(net: Layer, images: int, workers: int | None, size: int = CHUNK_SIZE) -> int:
-    """How many workers share `images` images: as many as there are chunks of `size`, up to
-    `workers`; one for a GPU."""
-    workers = cores() if workers is None else integer("workers", workers, 1)
-    return 1 if net.device == "gpu" else min(workers, math.ceil(images / size))
+class Alone:
+    """All the chunks are this process's own."""
+
+    rank, size = 0, 1
+    local_rank = 0  # among those of this machine
+    neighbours = 1  # processes that share the cores of this one
+
+    def share(self, count: int) -> range:
+        """Which of `count` jobs are this process's own."""
+        return range(count)
+
+    def total(self, own: OrderedSum, count: int, device: str) -> Term:
+        """The sum of all `count` terms, of which `own` has this process's share, on `device`."""
+        return own.total()
+
+    def gathered(self, own: list[tuple[float, int]]) -> list[tuple[float, int]]:
+        """What all processes have, in order."""
+        return own
+
+    def check_same(self, things: dict[str, Iterable[Array]]) -> None:
+        """Raises ValueError, in all processes, if they have not the same."""
+
+    def everybodys(self, own: Any) -> list:
+        """What each process gives, in order."""
+        return [own]
+
+    def first_s(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns in the first process, which alone calls it."""
+        return function()
+
+    def end(self, text: str, status: int) -> None:
+        """If there are others, prints `text` and ends all processes, with this status."""
+
+
+ALONE = Alone()
+
+
+def worker_count(
+    net: Layer, images: int, workers: int | None, size: int = CHUNK_SIZE, ranks: Alone = ALONE
+) -> int:
+    """How many workers of a process share its part of `images` images: as many as there are chunks
+    of `size`, up to `workers` or, if that is None, its part of the cores; one for a GPU."""
+    own_cores = max(1, cores() // ranks.neighbours)
+    workers = own_cores if workers is None else integer("workers", workers, 1)
+    return 1 if net.device == "gpu" else min(workers, math.ceil(images / ranks.size / size))
 
 
 @contextlib.contextmanager
@@ -72,14 +115,15 @@ def batch_gradients(
     workers: int | None = None,
     loss: Loss = softmax_cross_entropy,
     augment: Augment | None = None,
+    ranks: Alone = ALONE,
 ) -> Iterator[Callable[..., BatchGradients]]:
-    """A function (index, key=()) -> BatchGradients for batches of up to `batch_size` images, that
-    shares the work out to up to `workers` processes (all cores if None)."""
-    workers = worker_count(net, min(batch_size, len(data)), workers)
+    """A function (index, key=()) -> BatchGradients for batches of up to `batch_size` images. It
+    spreads the work over up to `workers` processes (all cores if None) of each of the `ranks`."""
+    workers = worker_count(net, min(batch_size, len(data)), workers, ranks=ranks)
     if net.device == "gpu":
-        yield functools.partial(_on_gpu, net, data, loss, augment)
+        yield functools.partial(_on_gpu, net, data, loss, augment, ranks)
         return
-    chunks = _Chunks(net, data, loss, augment, CHUNKS_AT_ONCE * workers)
+    chunks = _Chunks(net, data, loss, augment, ranks, CHUNKS_AT_ONCE * workers)
     with worker_map(chunks.work, workers) as map_:
         yield functools.partial(chunks.sum_over, map_)
 
@@ -93,7 +137,7 @@ def gradients(
     key: Key,
     share: float = 1.0,
 ) -> BatchGradients:
-    """Those of the images that `index` names, times `share`, but for the state."""
+    """The gradients of the images `index`, with all but the state multiplied by `share`."""
 
     def changed(images: Array) -> Array:
         return augment(images, np.random.default_rng((*key, 0))) if augment else images
@@ -111,26 +155,34 @@ def _on_gpu(
     data: Dataset,
     loss: Loss,
     augment: Augment | None,
+    ranks: Alone,
     index: Array,
     key: Key = (),
 ) -> BatchGradients:
-    cut = augment or net.mixes_images or net.at((0,)) is not net
-    chunks = _equal_chunks(index) if cut else [index]
-    shares = [len(chunk) / len(index) for chunk in chunks]
-    found = (
-        gradients(net, data, loss, augment, chunk, (*key, c), share)
-        for c, (chunk, share) in enumerate(zip(chunks, shares))
+    cut = ranks.size > 1 or augment or net.mixes_images or net.at((0,)) is not net
+    if not cut:
+        return gradients(net, data, loss, augment, index, (*key, 0))
+    jobs = _jobs(index, key)
+    own = (
+        gradients(net, data, loss, augment, chunk, chunk_key, share)
+        for chunk, chunk_key, share in (jobs[c] for c in ranks.share(len(jobs)))
     )
-    return next(found) if len(chunks) == 1 else _sum(net, shares, found)
+    return _sum(net, jobs, ranks, own)
 
 
 class _Chunks:
     """The gradients of `slots` chunks at once, each in a slot of memory that the workers share."""
 
     def __init__(
-        self, net: Layer, data: Dataset, loss: Loss, augment: Augment | None, slots: int
+        self,
+        net: Layer,
+        data: Dataset,
+        loss: Loss,
+        augment: Augment | None,
+        ranks: Alone,
+        slots: int,
     ) -> None:
-        self.net, self.settings = net, (data, loss, augment)
+        self.net, self.settings, self.ranks = net, (data, loss, augment), ranks
         self.arrays = _shared(net.arrays)
         self.slots = [_shared(net.params) for _ in range(slots)]
         self.shapes = {name: parameter.shape for name, parameter in net.params.items()}
@@ -138,27 +190,23 @@ class _Chunks:
         self.worker_net = net.map_arrays(lambda array: shared[id(array)])
 
     def work(self, job: tuple[int, Array, Key, float]) -> BatchGradients:
-        """In a worker: those of a chunk, but for dloss/dparam, which goes to its slot."""
+        """In a worker: the gradients of a chunk; dloss/dparam goes into its slot."""
         slot, chunk, key, share = job
         found = gradients(self.worker_net, *self.settings, chunk, key, share)  # (1), (2)
         given = {name: grad.shape for name, grad in found.grads.items()}
-        if given != self.shapes:  # others would be broadcast, or leave what was in the slot
+        if given != self.shapes:  # they would be broadcast, or leave old values in the slot
             raise ValueError(f"expected gradients of shapes {self.shapes} but got {given}")
         for name, grad in found.grads.items():
             self.slots[slot][name][...] = grad
         return found._replace(grads={})
 
     def sum_over(self, map_: Callable[[list], list], index: Array, key: Key = ()) -> BatchGradients:
-        """Those of the batch, with the weights and the state that the network has now."""
+        """The gradients of the batch, with the network's present weights and state."""
         for name, array in self.net.arrays.items():
             self.arrays[name][...] = array
-        chunks = _equal_chunks(index)
-        shares = [len(chunk) / len(index) for chunk in chunks]
-        jobs = [
-            (c % len(self.slots), chunk, (*key, c), share)
-            for c, (chunk, share) in enumerate(zip(chunks, shares))
-        ]
-        return _sum(self.net, shares, self._found(jobs, map_))
+        jobs = _jobs(index, key)
+        own = [(i % len(self.slots), *jobs[c]) for i, c in enumerate(self.ranks.share(len(jobs)))]
+        return _sum(self.net, jobs, self.ranks, self._found(own, map_))
 
     def _found(self, jobs: list, map_: Callable[[list], list]) -> Iterator[BatchGradients]:
         for first in range(0, len(jobs), len(self.slots)):
@@ -166,26 +214,45 @@ class _Chunks:
                 yield found._replace(grads=grads)
 
 
-def _sum(net: Layer, shares: list[float], chunks: Iterable[BatchGradients]) -> BatchGradients:
-    """The gradients of a batch from those of its chunks, in their order."""
-    loss: float | Array = 0.0
-    correct: int | Array = 0
-    grads = {name: array_module(p).zeros_like(p) for name, p in net.params.items()}
-    states = []
-    for chunk in chunks:
-        loss += chunk.loss  # (1)
-        correct += chunk.correct
-        states.append(chunk.state)
-        for name, grad in chunk.grads.items():
-            grads[name] += grad  # (2)
-    state = {name: weighted_mean([s[name] for s in states], shares) for name in states[0]}  # (3)
-    return BatchGradients(loss, correct, grads, state)
+def _jobs(index: Array, key: Key) -> list[tuple[Array, Key, float]]:
+    """(chunk, its key, its share of the images) for each chunk of a batch."""
+    chunks = _equal_chunks(index)
+    return [(chunk, (*key, c), len(chunk) / len(index)) for c, chunk in enumerate(chunks)]
+
+
+def _sum(
+    net: Layer, jobs: list[tuple[Array, Key, float]], ranks: Alone, own: Iterable[BatchGradients]
+) -> BatchGradients:
+    """The gradients of a batch from those of the chunks that are this process's own."""
+    numbers = ranks.share(len(jobs))
+    sums = OrderedSum(numbers.start)
+    for c, (loss, correct, grads, state) in zip(numbers, own):
+        _, _, share = jobs[c]
+        term = {"loss": loss, "correct": correct} | {f"grads.{n}": a for n, a in grads.items()}
+        sums.add(term | {f"state.{name}": share * a for name, a in state.items()})
+    total = ranks.total(sums, len(jobs), net.device)  # (1), (2), (3)
+    grads, state = (
+        {name: total[f"{kind}.{name}"] for name in names if f"{kind}.{name}" in total}
+        for kind, names in {"grads": net.params, "state": net.state}.items()
+    )
+    state = {name: _like(net.state[name], mean) for name, mean in state.items()}
+    return BatchGradients(total["loss"], total["correct"], grads, state)
+
+
+def _like(before: Array, mean: Array) -> Array:
+    """In the dtype that it had before; rounded if that is one of integers."""
+    mean = mean if before.dtype.kind == "f" else array_module(before).rint(mean)
+    return mean.astype(before.dtype, copy=False)
 
 
 def loss_and_correct(
-    net: Layer, data: Dataset, workers: int | None = None, loss: Loss = softmax_cross_entropy
+    net: Layer,
+    data: Dataset,
+    workers: int | None = None,
+    loss: Loss = softmax_cross_entropy,
+    ranks: Alone = ALONE,
 ) -> tuple[float, int]:
-    """(mean loss, how many are classified correctly) of all images of `data`."""
+    """(mean loss, number of correct answers) over all images of `data`."""
 
     def work(chunk: range) -> tuple[Array, Array]:
         x, labels = data.batch(slice(chunk.start, chunk.stop), net.dtype)
@@ -194,15 +261,16 @@ def loss_and_correct(
         return chunk_loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
     size = EVALUATION_CHUNK_SIZES[net.device]
-    with worker_map(work, worker_count(net, len(data), workers, size)) as map_:
+    with worker_map(work, worker_count(net, len(data), workers, size, ranks)) as map_:
         images = range(len(data))
         chunks = [images[first : first + size] for first in images[::size]]
-        losses, corrects = zip(*map_(chunks))
-    return float(sum(losses)), int(sum(corrects))  # (1)
+        own = map_([chunks[c] for c in ranks.share(len(chunks))])
+    losses, corrects = zip(*ranks.gathered([(float(a), int(b)) for a, b in own]))
+    return sum(losses), sum(corrects)  # (1)
 
 
 def _shared(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Arrays like these, in memory that forked processes share with this one."""
+    """Arrays of the same shapes and dtypes, in memory that forked processes share with this one."""
     return {
         name: np.frombuffer(mmap.mmap(-1, a.nbytes), a.dtype).reshape(a.shape)
         for name, a in arrays.items()
@@ -210,7 +278,8 @@ def _shared(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def _equal_chunks(index: Array) -> list[Array]:
-    """As few as CHUNK_SIZE allows; statistics of a small last chunk would be poor ones."""
+    """As few chunks as CHUNK_SIZE allows, all about equal: a small last chunk would give poor
+    statistics."""
     count = math.ceil(len(index) / CHUNK_SIZE)
     bounds = [c * len(index) // count for c in range(count + 1)]
     return [index[first:stop] for first, stop in zip(bounds, bounds[1:])]

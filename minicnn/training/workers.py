@@ -1,9 +1,9 @@
 """A `map` over the cores: this process and forked copies of it each take a share of the jobs.
 
-Processes and not threads, since calls into NumPy take about 10 microseconds each in a small
-network, and threads spend as long on handing the interpreter's lock to each other. Only Linux forks
-safely, and only a Python with its global lock; elsewhere the workers are threads. While its other
-threads compute, this process does not fork, and works alone.
+The workers are processes, not threads: in a small network each call into NumPy takes about 10
+microseconds, and threads spend as long handing the interpreter's lock to each other. Forking is
+safe only on Linux, and only if Python has its global lock; elsewhere the workers are threads. While
+its other threads compute, this process does not fork, and works alone.
 """
 
 import contextlib
@@ -33,18 +33,18 @@ from minicnn.training.forking import can_fork, quiet_fork
 
 __all__ = ["cores", "worker_map"]
 
-# what the system says where it allows no more processes, memory or files
+# the system's errors when it allows no more processes, memory or files
 REFUSALS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 FORKING = threading.RLock()  # a copy made meanwhile would keep the other end of a pipe open
 is_worker = False  # True in a forked copy, which forks no others
-# looked up once: a look holds a lock of the loader, and whoever forks meanwhile copies it locked
+# looked up once: a look-up holds a lock of the loader, and a fork meanwhile would copy it locked
 BLAS = threadpoolctl.ThreadpoolController().select(user_api="blas")
-_told: str | None = None  # the last refusal that was warned of
+_told: str | None = None  # the last refusal that a warning was given for
 
 
 @contextlib.contextmanager
 def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[list], list]]:
-    """A `map` of `work` over a list, on `workers` processes, this one among them, with one BLAS
+    """A `map` of `work` over a list, on `workers` processes including this one, with one BLAS
     thread each; on fewer, with a warning, if the system allows no more."""
 
     def quick_work(job: Any) -> Any:
@@ -53,7 +53,7 @@ def worker_map(work: Callable[[Any], Any], workers: int) -> Iterator[Callable[[l
 
     _keep_freed_memory()
     with ONE_BLAS_THREAD, contextlib.ExitStack() as stack:
-        # a process of a pool, say, which shares the cores already
+        # such as a process of a pool, which already shares the cores
         daemon = multiprocessing.current_process().daemon
         if workers == 1 or is_worker or daemon:
             yield lambda jobs: list(map(quick_work, jobs))
@@ -83,21 +83,21 @@ def _fork_all(
             raise
         refusal = (
             f"the system allows no more processes ({error.strerror}), so {len(pipes) + 1} of "
-            f"{count + 1} workers do the work: see ulimit -u and ulimit -n"
+            f"{count + 1} workers share the work: see ulimit -u and ulimit -n"
         )
     _tell(refusal)
     return pipes
 
 
 def _flush() -> None:
-    """Writes out what was printed, which each copy of this process would write again."""
+    """Writes out buffered output, which each copy of this process would otherwise write again."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, BrokenPipeError):  # none, or closed
             stream.flush()
 
 
 def _tell(refusal: str | None) -> None:
-    """Warns, but once for all blocks in a row with the same refusal, as in each epoch of a run."""
+    """Warns, but only once for successive blocks with the same refusal, such as a run's epochs."""
     global _told
     before, _told = _told, refusal
     if refusal not in (None, before):
@@ -120,7 +120,7 @@ class _OneBlasThread:
                 if self.limit is None:
                     self._free_control()
                     self.limit = BLAS.limit(limits=1)
-            except BaseException:  # Ctrl-C, say
+            except BaseException:  # such as Ctrl-C
                 self.__exit__()
                 raise
 
@@ -134,8 +134,8 @@ class _OneBlasThread:
                 self.limit = None
 
     def forget(self) -> None:
-        """In the copy of a process, where the blocks of other threads do not go on. The limit is
-        copied too, and restored at the end of the next block."""
+        """In the copy of a process, where the blocks of other threads do not continue. The limit is
+        copied too, and lifted at the end of the next block."""
         self.lock = threading.RLock()
         self.blocks = 0
 
@@ -152,8 +152,8 @@ ONE_BLAS_THREAD = _OneBlasThread()
 
 
 def _may_start_threads() -> bool:
-    """Whether the system allows one more, if it has refused a process: where it does not, OpenBLAS
-    interrupts the program when it is to have several threads again."""
+    """Whether the system allows one more thread, if it has refused a process. If it does not,
+    OpenBLAS interrupts the program when it is given several threads again."""
     if _told is not None:
         try:
             threading.Thread(target=int).start()
@@ -163,7 +163,7 @@ def _may_start_threads() -> bool:
 
 
 def _in_a_copy() -> None:
-    """Locks that other threads held when this process was forked, whoever did it, are free."""
+    """Frees locks that other threads held when this process was forked, by any code."""
     global FORKING
     FORKING = threading.RLock()
     ONE_BLAS_THREAD.forget()
@@ -189,10 +189,10 @@ def _work_all(work: Callable[[Any], Any], jobs: list) -> "list | _Failure":
 
 
 def _pickled(answer: "list | _Failure") -> bytes:
-    """The answer for the pipe, or if it does not go through, a failure that says so."""
+    """The answer for the pipe or, if it cannot be pickled, a failure that says so."""
     try:
         if isinstance(answer, _Failure):
-            pickle.loads(pickle.dumps(answer.error))  # which not every exception survives
+            pickle.loads(pickle.dumps(answer.error))  # not every exception survives this
         return pickle.dumps(answer)
     except Exception as error:
         if not isinstance(answer, _Failure):
@@ -202,7 +202,7 @@ def _pickled(answer: "list | _Failure") -> bytes:
 
 
 def _receive(pipe: Connection) -> Any:
-    """What comes next; asks for it for a while before it sleeps, since waking up takes 0.1 ms."""
+    """The next object; polls for a while before it sleeps, since waking up takes 0.1 ms."""
     end = time.monotonic() + 0.001
     while not pipe.poll() and time.monotonic() < end:
         pass
@@ -210,15 +210,15 @@ def _receive(pipe: Connection) -> Any:
 
 
 def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) -> list:
-    """The results of the jobs, in order. Of n workers the k-th takes every n-th from k on. The
-    first is this process, so that it need not wait, nor be woken up."""
+    """The results of the jobs, in order. Of n workers, the k-th takes every n-th job from k on. The
+    first is this process, so that it need not wait or be woken up."""
     workers = len(pipes) + 1
     try:
         for k, pipe in enumerate(pipes, 1):
             pipe.send(jobs[k::workers])
         answers = [_work_all(work, jobs[::workers]), *map(_receive, pipes)]
     except BaseException as error:
-        for pipe in pipes:  # an answer left unread would be taken for one to the next jobs
+        for pipe in pipes:  # an unread answer would be taken for the answer to the next jobs
             pipe.close()
         if isinstance(error, (EOFError, ConnectionError)):
             raise ChildProcessError("a worker process died; was it short of memory?") from None
@@ -233,14 +233,14 @@ def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) ->
 
 
 class _NotQuiet(Exception):
-    """Other threads compute, so that this process cannot be forked."""
+    """Other threads are computing, so this process cannot be forked."""
 
 
 @contextlib.contextmanager
 def _forked(work: Callable[[Any], Any]) -> Iterator[Connection]:
-    """A copy of this process that answers each list of jobs with the list of their results, or
-    with what was raised. It ends with this block, or when this process does. Raises OSError if the
-    system refuses it, and _NotQuiet."""
+    """A copy of this process that answers each list of jobs with the list of their results, or with
+    the exception raised. It ends with this block, or when this process does. Raises OSError if the
+    system refuses it, and _NotQuiet if other threads are computing."""
 
     def serve() -> None:
         global is_worker
@@ -277,16 +277,16 @@ def _serve_and_end(serve: Callable[[], None]) -> NoReturn:
 
 
 def _end(child: int) -> None:
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody has waited for it
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has been waited for
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
 @contextlib.contextmanager
 def _quick_ufuncs() -> Iterator[None]:
-    """NumPy works through small strided arrays by way of a buffer of 8,192 entries, three times
-    slower than without; a smaller buffer leaves that out. Overflow is found in the loss, so no
-    warning is due. Both settings hold for this thread, in this block."""
+    """NumPy copies small strided arrays through a buffer of 8,192 entries, which is three times
+    slower; with a smaller buffer it does not. Overflow is found in the loss, so it needs no
+    warning. Both settings hold for this thread, in this block."""
     with np.errstate(over="ignore", invalid="ignore"):
         np.setbufsize(1024)
         yield
@@ -294,13 +294,13 @@ def _quick_ufuncs() -> Iterator[None]:
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Tells glibc to keep freed arrays for the next ones; by default those of hundreds of
-    kilobytes go back to the system, which has to clear them again before each use. This holds for
+    """Tells glibc to keep the memory of freed arrays for new ones. By default arrays of hundreds of
+    kilobytes go back to the system, which has to clear their memory before each use. This holds for
     the whole process, from here on."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
-        return  # no glibc, no such trouble
+        return  # not glibc
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
     if mallopt(m_mmap_threshold, 32 << 20):  # the most that every glibc takes
         mallopt(m_trim_threshold, 1 << 30)

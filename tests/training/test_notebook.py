@@ -1,4 +1,4 @@
-"""In a notebook's kernel, whose own threads wait while a cell runs, nothing is different."""
+"""In a notebook's kernel, whose own threads wait while a cell runs, everything is the same."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""One batch in chunks on several processes: the same numbers as at once in one."""
+"""A batch in chunks on several processes gives the same numbers as at once in one."""
 
 import contextlib
 import ctypes

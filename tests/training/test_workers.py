@@ -1,4 +1,4 @@
-"""Workers where the process is not alone with itself: other threads, and limits of the system."""
+"""Workers beside other threads of the process, and at the limits of the system."""
 
 import errno
 import gc
