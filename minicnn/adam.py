@@ -1,19 +1,19 @@
 """Adam: steps of about the size of the learning rate, whatever the size of the gradient.
 
-With gradient g of a parameter w at step t = 1, 2, ..., learning rate lr and weight decay d:
+With gradient g of a parameter w at step k = 1, 2, ..., learning rate lr and weight decay d:
 
     g = g + d*w                          Adam: d/2 * ||w||**2 added to the loss            (1)
     m = beta1*m + (1 - beta1)*g          running mean of the gradients, first m = 0        (2)
     v = beta2*v + (1 - beta2)*g**2       running mean of their squares, first v = 0        (3)
-    m_hat = m / (1 - beta1**t)           bias correction: of t equal gradients g           (4)
-    v_hat = v / (1 - beta2**t)           these means are g and g**2                        (5)
+    m_hat = m / (1 - beta1**k)           bias correction: of k equal gradients g           (4)
+    v_hat = v / (1 - beta2**k)           these means are g and g**2                        (5)
     w = w - lr * m_hat / (sqrt(v_hat) + eps)                                               (6)
 
-The weights of the t gradients in m, (1 - beta1) * beta1**i for i < t, add up to 1 - beta1**t only:
+The weights of the k gradients in m, (1 - beta1) * beta1**i for i < k, add up to only 1 - beta1**k:
 the rest belongs to the 0 at which m starts.
 
-AdamW takes the decay out of the gradient, since (6) would divide it by sqrt(v_hat), so that
-weights with large gradients would decay less. In the place of (1) it has
+AdamW takes the decay out of the gradient, because (6) would divide it by sqrt(v_hat), and weights
+with large gradients would decay less. In place of (1) it has
 
     w = w - lr*d*w                       AdamW                                             (7)
 
@@ -31,10 +31,10 @@ from minicnn.optimizers import Optimizer
 
 
 class Adam(Optimizer):
-    """Steps of about `lr` an entry.
+    """Steps of about `lr` for each entry.
 
-    betas are two numbers in [0, 1), eps > 0; Optimizer tells of the other arguments. `mean` and
-    `mean_square` hold m and v by parameter name, `steps` counts the steps taken.
+    betas are two numbers in [0, 1), eps > 0; Optimizer explains the other arguments. `mean` and
+    `mean_square` map names of parameters to m and v; `steps` counts the steps taken.
     """
 
     kept = ("mean", "mean_square")
@@ -79,19 +79,19 @@ class Adam(Optimizer):
         self.steps += 1
 
     def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
-        (beta1, beta2), t = self.betas, self.steps + 1
+        (beta1, beta2), k = self.betas, self.steps + 1
         m, v = self.mean.get(name, 0.0), self.mean_square.get(name, 0.0)
         if decay:
             g = g + decay * w  # (1)
         m = self.mean[name] = beta1 * m + (1 - beta1) * g  # (2)
         v = self.mean_square[name] = beta2 * v + (1 - beta2) * g * g  # (3)
-        m_hat = m / (1 - beta1**t)  # (4)
-        v_hat = v / (1 - beta2**t)  # (5)
+        m_hat = m / (1 - beta1**k)  # (4)
+        v_hat = v / (1 - beta2**k)  # (5)
         w -= self.lr * m_hat / (array_module(v).sqrt(v_hat) + self.eps)  # (6)
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the weights and leaves the gradient as it is."""
+    """Adam whose weight decay shrinks the weights directly and leaves the gradient alone."""
 
     def __init__(
         self,

@@ -2,19 +2,15 @@
 
 import functools
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from minicnn import cuda
-
-DEVICES = ("cpu", "gpu", "auto")
+from minicnn.cuda import DeviceError as DeviceError
 
 Array = np.ndarray
-"""What layers take and give back: a `numpy.ndarray` or, on a GPU, a `cupy.ndarray`."""
-
-
-class DeviceError(ValueError):
-    """The device that was asked for cannot be used."""
+"""What layers take and return: a `numpy.ndarray` or, on a GPU, a `cupy.ndarray`."""
 
 
 def array_module(x: Array) -> ModuleType:
@@ -49,37 +45,61 @@ def to_device(x: Array, device: str) -> Array:
 
 
 def masked(x: Array, mask: Array) -> Array:
-    """x where `mask`, else 0: the bits of x times 0 or 1, since infinity times 0 is nan. `where` is
-    ten times slower on a CPU if the mask is irregular."""
+    """x where `mask`, else 0. It multiplies the bits of x by 0 or 1, since infinity times 0 is nan;
+    `where` is ten times slower on a CPU if the mask is irregular."""
     return (x.view(f"i{x.itemsize}") * mask).view(x.dtype)
 
 
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a @ b, into `out` if that is given: all products go through here. A stack of one matrix is
+    multiplied as a matrix, because in stacks CuPy copies what is transposed."""
+    if a.ndim == b.ndim == 3 and len(a) == len(b) == 1:
+        return matmul(a[0], b[0], None if out is None else out[0])[None]
+    return array_module(a).matmul(a, b, out=out)
+
+
+def along_memory(function: Any, x: Array, *others: Array) -> Any:
+    """function(x, *others), one array or several, of a `function` that treats each entry alone,
+    with the batch last in memory: NumPy keeps that order by itself, but CuPy's results are in C
+    order, so there the batch becomes the last axis and then the first again."""
+    if array_module(x) is np or x.ndim == 0:
+        return function(x, *others)
+    y = function(*(array.transpose(*range(1, x.ndim), 0) for array in (x, *others)))
+    back = -1, *range(x.ndim - 1)
+    return tuple(a.transpose(back) for a in y) if isinstance(y, tuple) else y.transpose(back)
+
+
 def synchronize(device: str) -> None:
-    """Waits until `device` has done all that it was given; do so before reading a clock."""
+    """Waits until `device` has finished all its work; call this before reading a clock."""
     if device == "gpu":
         _cupy().cuda.get_current_stream().synchronize()
 
 
 def choose_device(name: str) -> str:
-    """`"cpu"` or `"gpu"` for `"cpu"`, `"gpu"` or `"auto"`: a GPU if one works, else the CPU.
+    """`"cpu"` or `"gpu"` for `"cpu"`, `"gpu"` or `"auto"`: a GPU if one works, else the CPU; and
+    for `"gpu:1"`, which makes the second GPU the one that this thread uses from now on. Choose it
+    before anything is on a GPU.
 
-    Raises DeviceError, with the reason and the remedy, if `"gpu"` is asked for and none works.
+    Raises DeviceError, with the reason and the remedy, if a GPU is asked for and does not work.
     """
-    if not isinstance(name, str) or name not in DEVICES:
-        given = repr(name) if isinstance(name, str) else type(name).__name__
-        raise DeviceError(f"expected a device of {', '.join(DEVICES)} but got {given}")
-    if name == "cpu":
-        return "cpu"
-    problem = gpu_problem()
-    if problem and name == "gpu":
-        raise DeviceError(f"no GPU can be used: {problem}")
-    return "cpu" if problem else "gpu"
+    return cuda.choose(name, gpu_problem, _cupy)
 
 
 @functools.cache
-def gpu_problem() -> str | None:
-    """Why no GPU can be used, with the remedy, in one sentence; None if one can."""
-    return cuda.problem(_cupy)
+def gpu_problem(number: str = "") -> str | None:
+    """Why no GPU, or not the one of this number, can be used, with the remedy, in one sentence;
+    None if it can."""
+    return cuda.problem(_cupy, number)
+
+
+def gpu_findings() -> list[tuple[str, str]]:
+    """What a GPU that works is, by line, for a report: the first tells which one is used."""
+    return cuda.findings(_cupy())
+
+
+def gpu_count() -> int:
+    """How many GPUs this process sees, if one works."""
+    return _cupy().cuda.runtime.getDeviceCount()
 
 
 def _cupy() -> ModuleType:

@@ -1,26 +1,27 @@
 """Losses: one number for a batch, and its exact derivative.
 
-Softmax and cross-entropy together, for logits z (N, K) and labels t (N,):
+Softmax and cross-entropy together, for logits z (N, O) and labels t (N,):
 
     p[n, k] = exp(z[n, k]) / sum_j exp(z[n, j])                                            (1)
     loss = -(1/N) sum_n log p[n, t[n]]                                                     (2)
     dz[n, k] = (p[n, k] - [k = t[n]]) / N                                                  (3)
 
-because log p[n, t] = z[n, t] - log sum_j exp(z[n, j]), and the derivative of the log of the sum by
-z[n, k] is p[n, k] itself. Taking the row's maximum off z first leaves (1) as it is, and no exp
-overflows.
+because log p[n, t] = z[n, t] - log sum_j exp(z[n, j]), and the derivative of that last term with
+respect to z[n, k] is p[n, k] itself. Subtracting its maximum from each row of z first does not
+change (1), and keeps exp from overflowing.
 
-Labels may be smoothed, classes weighted, and the targets t (N, K) any probabilities; a label is the
-row [k = t[n]]. With the smoothing e and the class weights w:
+Labels may be smoothed, classes may be weighted, and the targets t (N, O) may be any probabilities;
+a label is the row [k = t[n]]. With smoothing e and class weights w:
 
-    q[n, k] = w[k] * ((1 - e) * t[n, k] + e/K)                                             (4)
+    q[n, k] = w[k] * ((1 - e) * t[n, k] + e/O)                                             (4)
     loss = -(1/N) sum_n sum_k q[n, k] log p[n, k]                                          (5)
     dz[n, k] = (p[n, k] sum_j q[n, j] - q[n, k]) / N                                       (6)
 
-Whatever the weights, the divisor is N. PyTorch's is so for probabilities; for labels it is the sum
-of w[t[n]], which is no mean over images, so that a batch cut into chunks would have another loss.
+Whatever the weights, the divisor is N. PyTorch does the same for probabilities; for labels it
+divides by the sum of w[t[n]], and then the loss of a batch would depend on how it is cut into
+chunks.
 
-Squared error, for prediction y and target t of one shape, with M entries:
+Squared error, for a prediction y and a target t of the same shape, with M entries:
 
     loss = (1/M) sum (y - t)**2      reduction "mean";  without 1/M for "sum"              (7)
     dy = (2/M) (y - t)               likewise                                              (8)
@@ -57,12 +58,12 @@ def softmax_cross_entropy(
     """(loss, dlogits) of logits (N, K) and labels: (N,), integers from 0 to K-1, or (N, K),
     probabilities.
 
-    label_smoothing: the share of each target, 0 to 1, that is spread evenly over all classes
+    label_smoothing: the share of each target, from 0 to 1, that is spread evenly over all classes
     class_weights: (K,), numbers >= 0; all 1 if None
 
     The loss is a mean over the batch, in the dtype of the logits; on a GPU it stays there. Raises
-    ValueError for shapes that do not fit, and on the CPU for labels or weights out of range; on a
-    GPU reading them would hold up the work, so there they must have been checked before.
+    ValueError for shapes that do not fit, and on the CPU for labels or weights out of range. On a
+    GPU it does not look at them, since that would hold up the work: check them beforehand.
     """
     xp = array_module(logits)
     _check_labels(logits, labels)
@@ -81,7 +82,7 @@ def softmax_cross_entropy(
 
 
 def squared_error(prediction: Array, target: Array, reduction: str = "mean") -> tuple[Array, Array]:
-    """(loss, dprediction) of two arrays of one shape; `reduction` is "mean" or "sum"."""
+    """(loss, dprediction) of two arrays of the same shape; `reduction` is "mean" or "sum"."""
     check_float("squared_error", prediction, "prediction")
     check_float("squared_error", target, "target")
     check_device("squared_error", "target", target, prediction)

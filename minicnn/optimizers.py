@@ -7,19 +7,20 @@ With gradient g of a parameter w, learning rate lr, momentum m and weight decay 
     g = v, or with Nesterov g = g + m*v    v again, as if the next gradient were g too     (3)
     w = w - lr*g                                                                           (4)
 
-Before all that, the gradients G of all parameters, seen as one vector, may be cut to a length c:
+Before that, the gradients g of all parameters, seen as one vector, may be clipped to a length:
 
-    G = G * min(1, c / (||G|| + 1e-6))                                                     (5)
+    g = g * min(1, clip_norm / (||g|| + 1e-6))                                             (5)
 
-Large steps at first, to get on, and small ones at last, to settle: a schedule multiplies lr after a
-share t of the training, between 0 and 1. Warm-up rises to the full size in a share s, since far
-from any minimum full steps may diverge, and leaves the rest of the training to another schedule:
+Large steps make progress early in training; small ones settle at the end. A schedule gives the
+factor of lr when the share `done` of the training is over. Far from any minimum full steps may
+diverge, so warm-up rises to them over a share `rise`, and another schedule has the rest:
 
-    cosine(t) = (1 + cos(pi*t)) / 2                                                        (6)
-    linear(t) = 1 - t                                                                      (7)
-    warmup(t) = 0.1 + 0.9*t/s  where t < s, else schedule((t - s) / (1 - s))               (8)
+    cosine(done) = (1 + cos(pi*done)) / 2                                                  (6)
+    linear(done) = 1 - done                                                                (7)
+    warmup(done) = 0.1 + 0.9*done/rise  where done < rise, else
+        schedule((done - rise) / (1 - rise))                                               (8)
 
-It starts at a tenth, because the first step, at t = 0, would do nothing with a rate of 0.
+Warm-up starts at a tenth because the first step would do nothing with a rate of 0.
 
 Source: B. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964;
 Y. Bengio, N. Boulanger-Lewandowski, R. Pascanu, "Advances in optimizing recurrent networks", ICASSP
@@ -42,15 +43,15 @@ Schedule = Callable[[float], float]
 class Optimizer:
     """What all optimizers share: checks, weight decay, clipping, and the state.
 
-    A subclass names in `kept` those of its attributes that map names of parameters to arrays, and
-    updates one parameter in `_update`.
+    A subclass lists in `kept` its attributes that map names of parameters to arrays, and updates
+    one parameter in `_update`.
 
-    `state` is what its steps leave for later ones: a dictionary of arrays under names of its own,
-    which `load_state` takes back. Checkpoints keep it as it is.
+    `state` is what its steps leave for later ones: a dictionary of named arrays, which `load_state`
+    takes back. Checkpoints store it unchanged.
 
     weight_decay: >= 0
-    decay_biases: whether parameters with one axis decay too: biases, and those of batch norm
-    clip_norm: the greatest length of all gradients, as one vector; None for no limit
+    decay_biases: whether parameters with one axis, biases and those of batch norm, decay too
+    clip_norm: the greatest length of all gradients as one vector; None for no limit
     """
 
     kept: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class Optimizer:
 
     @property
     def state(self) -> dict[str, Array]:
-        """The arrays themselves and not copies, named as "velocity.0.weight"."""
+        """The arrays themselves, not copies, under names like "velocity.0.weight"."""
         return {
             f"{kind}.{name}": array
             for kind in self.kept
@@ -75,14 +76,14 @@ class Optimizer:
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Copies the state of another optimizer of this class in. Raises ValueError, and changes
-        nothing, for names or arrays that are none."""
+        """Copies in the state of another optimizer of this class. Raises ValueError, and changes
+        nothing, if a name or an array does not belong in it."""
         require(isinstance(state, Mapping), "state must map names to arrays", state)
         loaded: dict[str, dict[str, Array]] = {kind: {} for kind in self.kept}
         owner, named = type(self).__name__, " or ".join(f"{kind}.PARAMETER" for kind in self.kept)
         for name, array in state.items():
             kind, _, parameter = name.partition(".") if isinstance(name, str) else ("", "", "")
-            require(kind in loaded, f"the state of {owner} is named {named}", name)
+            require(kind in loaded, f"the names in the state of {owner} must be {named}", name)
             check_float(owner, array, f"state[{name!r}]")
             loaded[kind][parameter] = array.copy()
         for kind, arrays in loaded.items():
@@ -90,8 +91,8 @@ class Optimizer:
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
         """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless
-        all are floats on one device, `grads` has the names and shapes of `params`, and so have the
-        parameters of earlier steps."""
+        all are floats on one device, and `grads` and the parameters of earlier steps have the
+        names and shapes of `params`."""
         self._check(params, grads)
         if self.clip_norm is not None and grads:
             grads = _clipped(grads, self.clip_norm)
@@ -100,7 +101,7 @@ class Optimizer:
             self._update(name, w, grads[name], self.weight_decay if decays else 0.0)
 
     def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
-        """Takes a step with w in place, and leaves g as it is."""
+        """Updates w in place, and leaves g unchanged."""
         raise NotImplementedError
 
     def _check(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
@@ -118,20 +119,22 @@ class Optimizer:
             if earlier and _shapes(earlier) != expected:
                 raise ValueError(
                     f"this optimizer has the {kind} of parameters of shapes {_shapes(earlier)} but "
-                    f"was given {expected}: make a new optimizer for another network"
+                    f"was given {expected}: make a new optimizer for each network"
                 )
         for name, w in params.items():
             for kind, arrays in places.items():
                 check_device(owner, f"the {kind} of {name}", arrays.get(name, w), w)
-            if not getattr(w.flags, "writeable", True):  # which arrays of CuPy always are
-                raise ValueError(f"parameter {name} is read-only: replace it by a copy of it")
+            if not getattr(w.flags, "writeable", True):  # arrays of CuPy always are
+                raise ValueError(f"parameter {name} is read-only: replace it by a copy")
 
 
 class SGD(Optimizer):
     """Steps of size `lr` against the gradient.
 
-    momentum is in [0, 1), `nesterov` needs momentum; Optimizer tells of the other arguments.
-    `velocity` holds v by parameter name, from the first step on.
+    momentum is in [0, 1), `nesterov` needs momentum; Optimizer explains the other arguments.
+    `velocity` maps names of parameters to v, from the first step on, and keeps these arrays. `lr`
+    may be set to an array without axes on the parameters' device and in their dtype, which a step
+    then reads there.
     """
 
     kept = ("velocity",)
@@ -157,7 +160,12 @@ class SGD(Optimizer):
         if decay:
             g = g + decay * w  # (1)
         if self.momentum:
-            v = self.velocity[name] = self.momentum * self.velocity.get(name, 0.0) + g  # (2)
+            if name in self.velocity:
+                self.velocity[name] *= self.momentum
+                self.velocity[name] += g  # (2)
+            else:
+                self.velocity[name] = g.copy()  # (2)
+            v = self.velocity[name]
             g = g + self.momentum * v if self.nesterov else v  # (3)
         w -= self.lr * g  # (4)
 
@@ -178,19 +186,19 @@ def constant(progress: float) -> float:
 
 
 def cosine(progress: float) -> float:
-    """The factor of the learning rate after a share `progress` of the training, from 1 to 0."""
+    """The factor of the learning rate after a share `progress` of the training: from 1 to 0."""
     return (1 + math.cos(math.pi * share("progress", progress))) / 2  # (6)
 
 
 def linear(progress: float) -> float:
-    """The same, along a line."""
+    """The same, along a straight line."""
     return 1 - share("progress", progress)  # (7)
 
 
 def warmup(schedule: Schedule, rise: float) -> Schedule:
-    """A schedule that rises from 0.1 to 1 in the first share `rise` of the training, more than 0
-    and less than 1, and spreads `schedule` over the rest."""
-    require(callable(schedule), "schedule must be a function, as cosine", schedule)
+    """A schedule that rises from 0.1 to 1 over the first share `rise` of the training, between 0
+    and 1, and spreads `schedule` over the rest."""
+    require(callable(schedule), "schedule must be a function, such as cosine", schedule)
     require(0 < finite("rise", rise) < 1, "rise must be between 0 and 1", rise)
 
     def risen(progress: float) -> float:

@@ -6,16 +6,16 @@ row p*S + i*D of the padded image, which has H + top + bottom rows:
     OH = floor((H + top + bottom - D*(KH - 1) - 1) / S) + 1   outputs whose taps all fit        (1)
     windows[c, i, j, p, q] = padded[c, p*S + i*D, q*S + j*D]                                    (2)
 
-(2) is only a way to walk over memory, a strided view. Three things are made of it:
+(2) is only a way to walk over memory, a strided view. It has three uses:
 
     tap        windows[:, i, j]: what one tap reads at every output; pooling goes over the taps
     im2col     columns = windows, copied out: a matrix with a row for each (c, i, j) and a column
                for each output (p, q)                                                           (3)
     col2im     padded[c, p*S + i*D, q*S + j*D] += columns[c, i, j, p, q]                        (4)
 
-im2col is linear and copies each entry to the places that (2) names; col2im adds those places up
-again, so it is the transpose: <im2col(x), columns> = <x, col2im(columns)> for all padded x and
-columns. Windows may overlap, so (4) has to add tap by tap; within one tap no two outputs meet.
+im2col is linear and copies each entry to the places that (2) names; col2im adds up what is in
+those places, so it is the transpose: <im2col(x), columns> = <x, col2im(columns)> for all padded x
+and columns. Windows may overlap, so (4) adds tap by tap; within one tap no two outputs meet.
 
 Shapes are (N, C, H, W), but the arithmetic is done on (C, H, W, N): with the batch last in memory
 each copy runs over long contiguous rows, and a product with the columns comes out in the layout
@@ -24,8 +24,7 @@ that the next layer reads.
 Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016.
 """
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from minicnn.arguments import Padding, Pair, Shape, Sides, Size, pair, require, sides
@@ -33,7 +32,7 @@ from minicnn.backend import Array, array_module
 
 
 def batch_last(x: Array) -> Array:
-    """x (N, C, H, W) as a C-contiguous (C, H, W, N), copied only if its memory is another."""
+    """x (N, C, H, W) as a C-contiguous (C, H, W, N), copied if memory is ordered otherwise."""
     return array_module(x).ascontiguousarray(x.transpose(1, 2, 3, 0))
 
 
@@ -43,7 +42,7 @@ def batch_first(x: Array) -> Array:
 
 
 def im2col(windows: Array, memory: Array | None = None) -> Array:
-    """windows (C, KH, KW, OH, OW, N), or some of their rows, copied out: C-contiguous, and at the
+    """A C-contiguous copy of windows (C, KH, KW, OH, OW, N), or of some of their rows, at the
     beginning of one-dimensional `memory` if that is given."""
     if memory is None:
         memory = array_module(windows).empty(windows.size, windows.dtype)
@@ -54,8 +53,8 @@ def im2col(windows: Array, memory: Array | None = None) -> Array:
 
 @dataclass
 class Window:
-    """The geometry of a sliding window; each field is (height, width), in pixels, and `padding`
-    ((top, bottom), (left, right)). `span` is what one window covers of the padded image."""
+    """The geometry of a sliding window, in pixels. Each field is (height, width), and `padding`
+    ((top, bottom), (left, right)). `span` is the size of what one window covers."""
 
     kernel: Pair
     stride: Pair
@@ -73,7 +72,7 @@ class Window:
     ) -> "Window":
         """The window for these arguments of a layer, each an int or (height, width); padding also
         (top, bottom, left, right), or "same": with stride 1 the output has the size of the image,
-        and where the padding is odd, the last pixel goes to the bottom and to the right."""
+        and an odd pixel of padding goes to the bottom and right."""
         kernel, stride = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1)
         window = cls(kernel, stride, ((0, 0), (0, 0)), pair("dilation", dilation, 1))
         if isinstance(padding, str) and padding == "same":
@@ -102,7 +101,7 @@ class Window:
 
     def extended(self, size: Shape) -> "Window":
         """The window for images of `size` with more padding at the bottom and right, so that the
-        last stride is not cut short; but no window begins in that padding."""
+        last stride is not cut short; no window begins in that padding."""
         padding = []
         for h, (before, after), s, span in zip(size, self.padding, self.stride, self.span):
             start = -(-(h + before + after - span) // s) * s  # of the last window, rounded up
@@ -116,12 +115,13 @@ class Window:
         return c, h + sum(self.padding[0]), w + sum(self.padding[1]), n
 
     def pad(self, x: Array, value: float = 0) -> Array:
-        """x (N, C, H, W) -> padded (C, top + H + bottom, left + W + right, N), C-contiguous,
+        """x (N, C, H, W) -> padded (C, top + H + bottom, left + W + right, N), C-contiguous, with
         `value` around x; no copy if there is no padding and x already lies so in memory."""
         if self.padding == ((0, 0), (0, 0)):
             return batch_last(x)
-        padded = array_module(x).full(self.padded_shape(x.shape), value, x.dtype)
-        self.unpad(padded)[...] = x
+        xp, shape = array_module(x), self.padded_shape(x.shape)
+        padded = xp.full(shape, value, x.dtype) if value else xp.zeros(shape, x.dtype)
+        self.unpad(padded).transpose(1, 2, 3, 0)[...] = x.transpose(1, 2, 3, 0)
         return padded
 
     def unpad(self, padded: Array) -> Array:
@@ -131,8 +131,8 @@ class Window:
         return batch_first(padded[:, top : h - bottom, left : w - right])
 
     def view(self, padded: Array) -> Array:
-        """padded (C, H, W, N) -> windows (C, KH, KW, OH, OW, N), a view that is only to be read:
-        its entries share memory."""
+        """padded (C, H, W, N) -> windows (C, KH, KW, OH, OW, N), a view to read only: its entries
+        share memory."""
         (c, h, w, n), (dh, dw), (sh, sw) = padded.shape, self.dilation, self.stride
         c_step, h_step, w_step, n_step = padded.strides
         return array_module(padded).lib.stride_tricks.as_strided(
@@ -143,33 +143,50 @@ class Window:
 
     def taps(self, padded: Array) -> Iterator[Array]:
         """For each tap, row by row, the view (C, OH, OW, N) of what it reads in padded."""
-        (dh, dw), (sh, sw) = self.dilation, self.stride
-        oh, ow = self._outputs(padded.shape[1:3])
-        for i, j in itertools.product(*map(range, self.kernel)):
-            rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)  # (2)
-            yield padded[:, rows, j * dw : j * dw + (ow - 1) * sw + 1 : sw]  # (2)
+        for rows in self.taps_along(0, padded):
+            yield from self.taps_along(1, rows)
+
+    def taps_along(self, axis: int, padded: Array) -> Iterator[Array]:
+        """The same of a row of taps, if axis is 1: W of padded (..., H, W, N) becomes OW; or of a
+        column of taps, if axis is 0: H becomes OH."""
+        d, starts = self.dilation[axis], padded.shape[axis - 3] - self.span[axis] + 1
+        for k in range(self.kernel[axis]):
+            reads = slice(k * d, k * d + starts, self.stride[axis])  # (2)
+            yield padded[..., reads, :] if axis else padded[..., reads, :, :]
+
+    def reduce(self, function: Callable[..., Array], padded: Array, start: float) -> Array:
+        """The sum, say, of each window of padded (C, H, W, N), as (C, OH, OW, N), where `function`
+        adds two arrays and `start` is the sum of no tap."""
+        taps = self.taps(padded)
+        y = function(next(taps), next(taps, start))
+        for tap in taps:
+            function(y, tap, out=y)
+        return y
 
     def slab(self, padded: Array, rows: slice) -> Array:
-        """The part of padded, a view, that the windows of these output rows see."""
+        """The part of padded that the windows of these output rows see, a view."""
         sh, span = self.stride[0], self.span[0]
         return padded[:, rows.start * sh : (rows.stop - 1) * sh + span]
 
     def col2im(self, columns: Array, padded: Array) -> None:
         """Adds columns (C, KH, KW, OH, OW, N) to padded (C, H, W, N): the transpose of im2col.
 
-        One row of outputs is the case in which the taps of a column of the kernel lie in different
-        rows, so that KH taps can be added at once.
+        A row of taps is added up first, and then the rows, in KW + KH additions, unless KH*KW are
+        about as few. If there is one row of outputs, they lie in different rows of padded.
         """
-        c, kh, kw, oh, ow, n = columns.shape
-        if oh > 1:
-            columns = columns.reshape(c, kh * kw, oh, ow, n)
+        c, kh, kw, oh, _, n = columns.shape
+        if oh > 1 and kh * kw <= kh + kw + 1:
             for k, tap in enumerate(self.taps(padded)):
-                tap += columns[:, k]  # (4)
-        else:
-            (dh, dw), sw = self.dilation, self.stride[1]
-            for j in range(kw):
-                row_taps = padded[:, : self.span[0] : dh, j * dw : j * dw + (ow - 1) * sw + 1 : sw]
-                row_taps += columns[:, :, j, 0]  # (4)
+                tap += columns[:, k // kw, k % kw]  # (4)
+            return
+        sums = padded[:, : self.span[0] : self.dilation[0], None]  # (C, KH, OH, W, N)
+        if oh > 1:
+            sums = array_module(padded).zeros((c, kh, oh, padded.shape[2], n), padded.dtype)
+        for j, tap in enumerate(self.taps_along(1, sums)):
+            tap += columns[:, :, j]  # (4)
+        if oh > 1:
+            for i, rows in enumerate(self.taps_along(0, padded)):
+                rows += sums[:, i]  # (4)
 
     def _outputs(self, size: Shape) -> Pair:
         """(OH, OW) for a padded image of `size`."""
@@ -177,7 +194,7 @@ class Window:
         return oh, ow
 
     def arguments(self, default_stride: Pair = (1, 1)) -> str:
-        """The arguments of a layer with these windows, without defaults: `5, padding=2`."""
+        """The arguments of a layer with these windows, defaults left out: `5, padding=2`."""
         (top, bottom), (left, right) = self.padding
         padding = (top, left) if (top, left) == (bottom, right) else (top, bottom, left, right)
         named = [

@@ -1,11 +1,11 @@
 """A strict double of CuPy on the host: it computes with NumPy and refuses what CuPy 14 refuses.
 
 `cupy` takes the place of the module, `ndarray` that of its class. What NumPy accepts and CuPy does
-not raises the same type of error here. Where CuPy goes on and does something else, so does the
+not raises the same type of error here. Where CuPy accepts it but differs, so does the
 double: results are C-ordered, those without axes stay arrays, and indices out of range wrap around.
 It refuses more than CuPy in four places: an array of the host as an index or in `sum` or
 `zeros_like`, which CuPy uploads, or leaves to NumPy, unseen; NumPy's own functions, which CuPy
-takes over; writing to a view of `as_strided`, whose entries share memory; and all names and
+takes over; writing to a view of `as_strided` whose entries may share memory; and all names and
 keywords that are not in the tables below.
 
 `counts` counts the copies from the device (reads), those to it (uploads) and what else waits for
@@ -154,7 +154,7 @@ def _array(x):
 
 
 def _operand(x):
-    """What NumPy computes with in the place of an array of the device or a scalar."""
+    """What NumPy computes with in place of an array of the device or a scalar."""
     return x if isinstance(x, (int, float, complex, np.generic)) else _array(x)
 
 
@@ -247,19 +247,31 @@ def _where(*args):
 
 
 def _as_strided(x, shape=None, strides=None):
-    view = np.lib.stride_tricks.as_strided(_array(x), shape, strides, writeable=False)
+    writeable, reach = True, 1  # bytes that the axes of smaller strides span
+    for stride, size in sorted(zip(strides, shape)):
+        writeable &= size == 1 or stride >= reach or x.size == 0
+        reach += stride * (size - 1)
+    view = np.lib.stride_tricks.as_strided(_array(x), shape, strides, writeable=bool(writeable))
     return ndarray(view)
 
 
 _stream = SimpleNamespace(synchronize=lambda: _count("waits", "synchronize"))
 cupy = SimpleNamespace(
+    __version__="14.2.0",
     ndarray=ndarray,
     asarray=_as_array,
     matmul=_matmul,
     where=_where,
     lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided)),
     cuda=SimpleNamespace(
-        runtime=SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 12090),
+        runtime=SimpleNamespace(
+            driverGetVersion=lambda: 13000,
+            runtimeGetVersion=lambda: 12090,
+            getDevice=lambda: 0,
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda number: {"name": b"a double of CuPy"},
+            memGetInfo=lambda: (1 << 30, 2 << 30),
+        ),
         memory=SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
         get_current_stream=lambda: _stream,
     ),

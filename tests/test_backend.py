@@ -40,7 +40,7 @@ def test_only_the_backend_imports_cupy():
 
 @pytest.fixture
 def install(monkeypatch):
-    """A function that puts a module, or None for none, in the place of CuPy, and packages in the
+    """A function that puts a module, or None for none, in place of CuPy, and packages in
     place of those installed."""
 
     def put(cupy, *packages):
@@ -122,7 +122,7 @@ FAULTY = {
     ),
     "memory full": (
         fake_cupy(fail(MemoryError("7 of 8 GB"))),
-        r"full \(7 of 8 GB\); stop what .* nvidia-smi lists",
+        r"full \(7 of 8 GB\); stop other programs on it \(see nvidia-smi\)",
     ),
     "memory full before CuPy has any": (
         fake_cupy(fail(RuntimeError("cudaErrorMemoryAllocation: out of memory"))),
@@ -132,7 +132,7 @@ FAULTY = {
         fake_cupy(fail(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"))),
         r"full \(CUBLAS_STATUS_ALLOC_FAILED\)",
     ),
-    "wrong product": (fake_cupy(np.zeros), "a 2x2 matrix product came out wrong"),
+    "wrong product": (fake_cupy(np.zeros), "it computed a 2x2 matrix product wrongly"),
 }
 
 
@@ -199,6 +199,57 @@ def test_why_cupy_cannot_be_imported_is_told_in_one_line(install, monkeypatch):
     problem = gpu_problem()
     monkeypatch.undo()
     assert "imported (libz.so.1 not found); install it with" in problem
+
+
+def test_an_error_of_many_lines_is_told_in_one(install):
+    """As that of the package which looks for the libraries of CUDA."""
+    error = RuntimeError(
+        "\n=====\nFailure finding libcublas.so:\n  listdir /usr/lib:\n    libz.so\n"
+    )
+    install(fake_cupy(fail(error)))
+    assert "failed (RuntimeError: Failure finding libcublas.so:); the CUDA" in gpu_problem()
+    gpu_problem.cache_clear()
+    install(fake_cupy(fail(RuntimeError())))
+    assert "failed (RuntimeError: RuntimeError); the CUDA" in gpu_problem()
+
+
+class FakeDevice:
+    """A GPU by its number; `used` lists those that were made the current one, `tried` those that
+    something ran on."""
+
+    used, tried = [], []
+
+    def __init__(self, number):
+        self.number = number
+
+    def use(self):
+        self.used.append(self.number)
+
+    def __enter__(self):
+        self.tried.append(self.number)
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_one_of_several_gpus_is_chosen_by_its_number(install):
+    cupy = fake_cupy()
+    cupy.cuda.Device, cupy.cuda.runtime.getDeviceCount = FakeDevice, lambda: 2
+    FakeDevice.used.clear(), FakeDevice.tried.clear()
+    install(cupy)
+    assert [choose_device(name) for name in ("gpu:1", "gpu:0", "gpu:1", "gpu")] == 4 * ["gpu"]
+    assert (FakeDevice.tried, FakeDevice.used) == ([1, 0], [1, 0, 1])
+    with pytest.raises(DeviceError, match="no gpu:2, because this process sees 2, counted from 0;"):
+        choose_device("gpu:2")
+    assert FakeDevice.used == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu:", "gpu:x", "gpu:-1", "gpu:1.0", "gpu:99999", "cpu:0", "auto:1"]
+)
+def test_what_numbers_no_gpu_is_refused(name):
+    with pytest.raises(DeviceError, match=f"but got {name!r}: of several GPUs, .* as in gpu:1$"):
+        choose_device(name)
 
 
 def test_a_gpu_that_works_is_used_if_it_is_asked_for(install):

@@ -46,6 +46,7 @@ from minicnn.backend import array_module, device_of, gpu_problem, to_device
 from minicnn.cli import data as cli_data
 from minicnn.datasets import Dataset
 from minicnn.explain import trace
+from minicnn.runs import hints
 from minicnn.runs.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -65,7 +66,7 @@ DTYPES = pytest.mark.parametrize("dtype", FLOATS)
 
 @pytest.fixture
 def double(monkeypatch):
-    """The double in the place of CuPy."""
+    """The double in place of CuPy."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy)
     gpu_problem.cache_clear()
     yield
@@ -279,6 +280,21 @@ def test_training_gives_the_losses_of_the_cpu(dtype, tolerance, device, trained,
     np.testing.assert_allclose(evaluation_there, evaluation, **close)
 
 
+def test_frozen_layers_keep_their_weights_and_state_on_each_device(device, small_digits):
+    train_set, test_set = (data[:250] for data in small_digits)
+    rng = np.random.default_rng(0)
+    front = Conv2D(1, 4, 5, stride=3, rng=rng), BatchNorm2D(4)
+    net = Sequential(*front, Flatten(), Linear(256, 10, rng=rng)).to(device)
+    before = {name: to_device(array.copy(), "cpu") for name, array in net.arrays.items()}
+    history = fit(net, train_set, epochs=1, freeze=("0", "1"), optimizer=SGD(0.1), **QUIET)
+    same = [name for name in before if (to_device(net.arrays[name], "cpu") == before[name]).all()]
+    assert set(before) - set(same) == {"3.weight", "3.bias"}
+    for name in ("weight", "bias"):
+        net.layers[-1].params[name][...] = 0  # so that it always answers 0
+    history.train_accuracy[0] = 1.0
+    assert "never predicted" in hints.never_predicted(net, test_set, history)
+
+
 def test_a_gpu_takes_the_chunks_and_draws_the_numbers_of_a_cpu(device, small_digits):
     """With dropout and augmentation no other mask would come near these losses, and with batch norm
     no other chunk; 100 images are two chunks."""
@@ -382,7 +398,7 @@ def test_training_reads_at_the_points_of_the_curve_only(double, new_net, small_d
     fit(net, train_set, epochs=3, batch_size=10, on_step=look, on_epoch=look, **QUIET)
     moves = np.diff(seen, axis=0)[11:23]  # those of the second epoch
     reads, uploads, waits = moves.T
-    assert reads.tolist() == 4 * [0, 0, 6]  # a loss and a count of each step
+    assert reads.tolist() == 4 * [0, 0, 1]  # the losses and counts of three steps
     assert uploads.tolist() == [1] + 11 * [0]
     assert waits.tolist() == 11 * [0] + [1]
 
@@ -547,7 +563,10 @@ def test_the_command_line_trains_evaluates_and_goes_on(
     settings = ["--data", "digits", "--epochs", "1", "--batch-size", "100", "--out", tmp_path]
     status, out, err = run_command("train", *settings, *gpu)
     assert (status, err) == (0, "")
-    assert "200 to test), on the gpu\n" in out and " examples/sec on gpu\n" in out
+    assert (
+        "200 to test), on the gpu (a double of CuPy, gpu:0 of 1)\n" in out
+        and " examples/sec on gpu\n" in out
+    )
     history = json.loads((tmp_path / "history.json").read_text())
     net = lenet_relu(np.random.default_rng(0))
     reference = fit(
@@ -562,9 +581,39 @@ def test_the_command_line_trains_evaluates_and_goes_on(
     assert out.startswith(f"digits: test loss {history['test_loss'][0]:.3f}, ")
     status, out, err = run_command("train", "--resume", tmp_path, "--epochs", "2", "--workers", "1")
     assert (status, err) == (0, "")
-    assert "going on with" in out and " examples/sec on cpu\n" in out
+    assert "resuming " in out and " examples/sec on cpu\n" in out
 
 
 def test_the_doctor_says_that_a_gpu_works(double, run_command):
     status, out, _ = run_command("doctor")
     assert status == 0 and re.search(r"^GPU +works$", out, re.MULTILINE)
+    for line in (
+        "GPU +a double of CuPy, gpu:0 of 1",
+        "GPU memory +1.0 of 2.0 GiB free",
+        "CuPy +14.2.0 with CUDA 12.9; the driver supports CUDA 13.0",
+    ):
+        assert re.search(f"^{line}$", out, re.MULTILINE), line
+
+
+@pytest.mark.parametrize("has_kernels", [False, True])
+def test_the_doctor_says_whether_kernels_are_compiled(
+    has_kernels, double, run_command, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    if has_kernels:
+        (tmp_path / "kernel.cubin").touch()
+    _, out, _ = run_command("doctor")
+    state = "kept$" if has_kernels else "none yet, so the first run compiles them, .* seconds$"
+    assert re.search(rf"^GPU kernels +in {re.escape(str(tmp_path))}: {state}", out, re.MULTILINE)
+
+
+def test_what_a_gpu_computes_elementwise_stays_batch_last(double):
+    """Else each next layer would copy it back; and memory in C order becomes batch-last once."""
+    x = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
+    layers = ReLU(), Sigmoid(), Tanh(), GELU(), Dropout(), Residual(ReLU()), BatchNorm2D(2)
+    for layer, arrange in itertools.product(layers, (batch_last, lambda x: x)):
+        layer, there = layer.to("gpu"), arrange(to_device(x, "gpu"))
+        y, saved = layer.forward(there)
+        dx, _ = layer.backward(y, saved)
+        for array in layer(batch_last(there)), y, dx:
+            assert array.transpose(1, 2, 3, 0).flags.c_contiguous, layer

@@ -326,7 +326,7 @@ def test_a_state_without_a_count_of_steps_changes_nothing(step):
 
 @pytest.fixture
 def double(monkeypatch):
-    """The strict double in the place of CuPy."""
+    """The strict double in place of CuPy."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy)
     gpu_problem.cache_clear()
     yield
@@ -385,8 +385,8 @@ def test_an_optimizer_without_momentum_belongs_to_nobody():
 @pytest.mark.parametrize(
     "second, message",
     [
-        (np.ones(3, int), r"params\[.b.\] of float32 or float64 but got int64"),
-        (np.ones(3, np.float16), r"params\[.b.\] of float32 or float64 but got float16"),
+        (np.ones(3, int), r"params\[.b.\] in float32 or float64 but got int64"),
+        (np.ones(3, np.float16), r"params\[.b.\] in float32 or float64 but got float16"),
         (np.broadcast_to(np.ones(1), 3), "b is read-only"),
         ([1.0, 1.0, 1.0], "array but got list"),
     ],
@@ -396,3 +396,29 @@ def test_a_parameter_that_cannot_be_updated_changes_no_other(second, message):
     with pytest.raises(ValueError, match=message):
         SGD(0.1).step(params, {"a": np.ones(2), "b": np.ones(3)})
     assert (params["a"] == 1).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_learning_rate_in_an_array_gives_the_same_bits(options, dtype):
+    rng = np.random.default_rng(0)
+    w, g = rng.standard_normal((2, 3, 4)).astype(dtype)
+    params = [{"w": w.copy()}, {"w": w.copy()}]
+    optimizers = [SGD(0.1, **options), SGD(0.1, **options)]
+    for rate in 0.3, 0.07, 0.001:
+        optimizers[0].lr, optimizers[1].lr = rate, np.asarray(rate, dtype)
+        for optimizer, param in zip(optimizers, params):
+            optimizer.step(param, {"w": g})
+    assert params[0]["w"].tobytes() == params[1]["w"].tobytes()
+
+
+def test_the_velocity_keeps_its_array():
+    """So that a step that was recorded with it can be replayed."""
+    params, optimizer = {"w": np.ones(3)}, SGD(0.1, momentum=0.5)
+    g = np.ones(3)
+    optimizer.step(params, {"w": g})
+    v = optimizer.velocity["w"]
+    optimizer.step(params, {"w": g})
+    assert optimizer.velocity["w"] is v
+    np.testing.assert_array_equal(v, np.full(3, 1.5))
+    np.testing.assert_array_equal(g, np.ones(3))

@@ -11,16 +11,16 @@
     GELU      y = x * Phi(x) = max(x, 0) - a*Phi(-a)     where a = |x|                     (9)
               dx = dy * (Phi(x) + x*phi(x))                                                (10)
 
-All but the last derivative are written in y, which the next layer keeps anyway, so x can be
-forgotten. For the sigmoid: exp(-x) = (1 - y)/y, so that f' = exp(-x) / (1 + exp(-x))**2 =
-y**2 * (1 - y)/y = y*(1 - y). The form with tanh cannot overflow, where exp(-x) does for large
+All derivatives but the last are written in terms of y, which the next layer keeps anyway, so x need
+not be kept. For the sigmoid: exp(-x) = (1 - y)/y, so f' = exp(-x) / (1 + exp(-x))**2 =
+y**2 * (1 - y)/y = y*(1 - y). The form with tanh cannot overflow, as exp(-x) does for large
 negative x; its price is that y is exactly 0 below about x = -20 in float32 (-38 in float64), where
 it should be exp(x).
 
-Phi(x) is the share of a normal distribution that lies below x, phi its density. As Phi(x) is
-1 - Phi(-x), in (9) x - x*Phi(-x) stands for x*Phi(x) where x > 0, and with
+Phi(x) is the share of a normal distribution that lies below x, and phi is its density. Because
+Phi(x) = 1 - Phi(-x), (9) has x - x*Phi(-x) for x*Phi(x) where x > 0; and with
 s = Phi(-a) - a*phi(a), Phi(x) + x*phi(x) is 1 - s there and s elsewhere. GELU falls before it
-rises, so y does not tell the derivative: forward, which has all that it takes, keeps that itself.
+rises, so y does not determine the derivative: forward computes it and saves that instead.
 
 Source: Y. LeCun et al., "Efficient BackProp", 1998, section 4.4; V. Nair, G. Hinton, "Rectified
 linear units improve restricted Boltzmann machines", ICML 2010; A. Maas, A. Hannun, A. Ng,
@@ -29,32 +29,32 @@ K. Gimpel, "Gaussian error linear units (GELUs)", 2016.
 """
 
 from minicnn.arguments import share
-from minicnn.backend import Array, array_module, masked
+from minicnn.backend import Array, along_memory, array_module, masked
 from minicnn.checks import check_float, check_gradient
 from minicnn.layers.base import Layer, Result
 from minicnn.layers.normal import density_and_tail
 
 
 class Activation(Layer):
-    """Any shape in, the same shape out, no parameters: a function of each entry and, in terms of
-    its result y, the gradient that it lets through."""
+    """Any shape in, the same shape out, no parameters. A subclass gives a function of each entry
+    and, in terms of its result y, the gradient."""
 
-    def _function(self, x: Array) -> Array:
-        """y, for x."""
+    def _function(self, x: Array) -> Array | tuple[Array, Array]:
+        """y, for x; or y and what backward needs in its place."""
         raise NotImplementedError
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
-        """dx, for dy and what forward saved, y."""
+    def _gradient(self, y: Array, dy: Array) -> Array:
+        """dx, for y, or what is saved in its place, and dy."""
         raise NotImplementedError
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         check_float(self, x)
-        y = self._function(x)
-        return y, y
+        y = along_memory(self._function, x)
+        return y if isinstance(y, tuple) else (y, y)
 
     def backward(self, dy: Array, saved: Array, need_dx: bool = True) -> Result:
         check_gradient(self, dy, saved.shape, saved)
-        return (self._gradient(dy, saved) if need_dx else None), {}
+        return (along_memory(self._gradient, saved, dy) if need_dx else None), {}
 
 
 class Sigmoid(Activation):
@@ -62,13 +62,13 @@ class Sigmoid(Activation):
 
     def _function(self, x: Array) -> Array:
         xp, half = array_module(x), x.dtype.type(0.5)
-        y = xp.asarray(x * half)  # a number, if x has no axes
+        y = xp.asarray(x * half)  # if x has no axes, the product is a number
         xp.tanh(y, out=y)
         y *= half
         y += half  # (1)
         return y
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, y: Array, dy: Array) -> Array:
         dx = 1 - y
         dx *= y
         dx *= dy  # (2)
@@ -81,7 +81,7 @@ class Tanh(Activation):
     def _function(self, x: Array) -> Array:
         return array_module(x).tanh(x)  # (3)
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, y: Array, dy: Array) -> Array:
         return dy * (1 - y * y)  # (4)
 
 
@@ -91,12 +91,12 @@ class ReLU(Activation):
     def _function(self, x: Array) -> Array:
         return array_module(x).maximum(x, 0)  # (5)
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, y: Array, dy: Array) -> Array:
         return masked(dy, y > 0)  # (6)
 
 
 class LeakyReLU(Activation):
-    """y = x where x > 0, else negative_slope * x; the slope is from 0 to 1."""
+    """y = x where x > 0, else negative_slope * x, with a slope from 0 to 1."""
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         super().__init__()
@@ -105,23 +105,22 @@ class LeakyReLU(Activation):
     def _function(self, x: Array) -> Array:
         return array_module(x).maximum(x, self.negative_slope * x)  # (7)
 
-    def _gradient(self, dy: Array, y: Array) -> Array:
+    def _gradient(self, y: Array, dy: Array) -> Array:
         step = (y > 0).astype(y.dtype)
         return dy * array_module(y).maximum(step, self.negative_slope)  # (8)
 
 
 class GELU(Activation):
-    """y = x * Phi(x), where Phi(x) is the share of a normal distribution that lies below x: what
-    PyTorch calls GELU(approximate="none")."""
+    """y = x * Phi(x), where Phi(x) is the share of a normal distribution that lies below x;
+    PyTorch's GELU(approximate="none")."""
 
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        check_float(self, x)
+    def _function(self, x: Array) -> tuple[Array, Array]:
         xp = array_module(x)
-        a = xp.minimum(abs(x), 40)  # from where on the tail is 0, and infinity times 0 is nan
+        a = xp.minimum(abs(x), 40)  # beyond which the tail is 0, and infinity times 0 would be nan
         density, tail = density_and_tail(a)
         y = xp.maximum(x, 0) - a * tail  # (9)
         step = (x > 0).astype(x.dtype)
         return y, step + (1 - 2 * step) * (tail - a * density)  # (10), for dy = 1
 
-    def _gradient(self, dy: Array, slope: Array) -> Array:
+    def _gradient(self, slope: Array, dy: Array) -> Array:
         return dy * slope  # (10)

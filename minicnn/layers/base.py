@@ -35,36 +35,36 @@ A layer of your own, y = factor * x, whole:
             grads = {"factor": (dy * x).sum(axis=0)}      # one for each of params
             return (factor * dy if need_dx else None), grads
 
-`check_gradients(Scale(4), x)` tells whether it is right. What it has to keep to, and why:
+`check_gradients(Scale(4), x)` tells you whether it is right. The rules, and their reasons:
 
-- **Nothing of a batch in the layer**: what backward needs of a pass is in `saved`. So two threads
-  may use one layer, a second forward before the backward of the first does no harm, and worker
-  processes, whose copies of a layer are thrown away, lose nothing.
+- **Nothing of a batch in the layer**: what backward needs from a pass is in `saved`. So two threads
+  may use the same layer, a second forward before the first backward does no harm, and worker
+  processes lose nothing when their copies of a layer are thrown away.
 - **Nothing passed in is changed**: not x, dy, `saved` or the parameters. `saved` may be y itself,
   so y is left alone until backward is done.
-- **float32 in, float32 out**, and float64 likewise, both ways. Python's numbers keep the dtype of
-  an array; NumPy's scalars, such as np.sqrt(2), make float64 of float32: write
-  `x.dtype.type(value)`. Parameters are float32 until `astype`, and x may differ from them: cast
-  them to x's dtype.
+- **float32 in, float32 out**, and float64 likewise, forward and backward. Python's numbers keep the
+  dtype of an array; NumPy's scalars, such as np.sqrt(2), turn float32 into float64: write
+  `x.dtype.type(value)`. Parameters are float32 until `astype`, and x may be float64: cast them to
+  x's dtype.
 - **NumPy or CuPy**: methods and operators of arrays work on both; functions come from
   `xp = array_module(x)`, of minicnn.backend. Parameters are drawn on the host; `to` moves them.
 - **Shapes are (N, D) or (N, C, H, W), memory is batch-last**: the arrays are transposed views in
   which the values of one pixel in all images lie side by side. NumPy's elementwise functions keep
-  that order, and it is needed for speed only. A layer is right in any order unless it takes a copy
+  that order, which matters for speed only. A layer is right in any order unless it mistakes a copy
   for a view, so never write into the `reshape` or `ravel` of an array.
-- **`need_dx=False`** saves the first layer of a network the work for dx; grads are the same.
-- **`layer(x)`** is inference, by default y of `forward` alone: override `__call__` where y can be
-  had for less, or where inference is another function. The checker compares it with `forward`, or
-  with what it is given as `inference=`.
+- **`need_dx=False`** spares the first layer of a network the work for dx; grads are the same.
+- **`layer(x)`** is inference, by default y of `forward` alone: override `__call__` if y can be
+  computed for less, or if inference is a different function. The checker compares it with
+  `forward`, or with what it is given as `inference=`.
 - **`layer.state`** is for what training changes without a gradient, such as running means: a
-  dictionary beside `params`, which is saved, cast and moved as they are, but which no optimizer
-  sees. `forward` only reads it; `updates(saved)` gives the values that this pass asks for. `fit`
+  dictionary beside `params`. It is saved, cast and moved like them, but no optimizer sees it.
+  `forward` only reads it; `updates(saved)` returns the new values that a pass asks for. `fit`
   averages those of a batch's chunks, weighted by their images, and writes the mean once a step.
-- **`layer.at(key)`** is the same layer for one pass of training, whose random numbers follow from
-  the key, a tuple of integers: with one key, forward gives one y. The key names seed, epoch, step,
+- **`layer.at(key)`** is the same layer for one training pass, with random numbers that follow from
+  the key, a tuple of integers: the same key and x give the same y. The key names seed, epoch, step,
   chunk and layer, so the numbers do not depend on the workers or on where a run was resumed.
-- **`mixes_images = True`** if y of one image depends on the others. A batch is cut into chunks of
-  up to 64 images all the same, and y depends on those of the chunk. Inference may not mix images.
+- **`mixes_images = True`** if y of one image depends on the others. A batch is still cut into
+  chunks of up to 64 images, and y depends on those of its chunk. Inference must not mix images.
 
 dropout.py is the smallest layer with a key, normalization.py the one with state.
 """
@@ -79,7 +79,7 @@ from minicnn.layers.parameters import Parameters
 Self = TypeVar("Self", bound="Layer")
 Key = tuple[int, ...]
 Gradients = dict[str, Array]
-Result = tuple[Array | Any, Gradients]  # Any for None, as dx is with need_dx=False alone
+Result = tuple[Array | Any, Gradients]  # Any because dx is None with need_dx=False, and only then
 
 
 class Layer(Parameters):
@@ -97,8 +97,8 @@ class Layer(Parameters):
         self.state = {}
 
     def __repr__(self) -> str:
-        """The class, with those arguments of its constructor that the layer keeps by their names:
-        the first, and of the others those that are not the default."""
+        """The class, with those arguments of its constructor that the layer keeps as attributes:
+        the first, and any others that differ from their default."""
         arguments: list[str] = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
             value = shown(getattr(self, name, parameter.default))
@@ -107,11 +107,11 @@ class Layer(Parameters):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def __call__(self, x: Array) -> Array:
-        """Inference: y alone, nothing kept, and each image by itself."""
+        """Inference: y alone; nothing is saved, and each image is treated by itself."""
         return self.forward(x)[0]
 
     def forward(self, x: Array) -> tuple[Array, Any]:
-        """A pass of training, (y, saved): `saved` is all that `backward` needs, and no more."""
+        """A training pass, (y, saved): `saved` is all that `backward` needs, and no more."""
         raise NotImplementedError
 
     def backward(self, dy: Array, saved: Any, need_dx: bool = True) -> Result:
@@ -119,20 +119,20 @@ class Layer(Parameters):
         raise NotImplementedError
 
     def updates(self, saved: Any) -> dict[str, Array]:
-        """New values of all of `state`, as this pass asks for them; nothing is written."""
+        """The new values of all of `state` that this pass asks for; nothing is written."""
         return {}
 
     def at(self: Self, key: Key) -> Self:
         """The same layer, sharing all its arrays, with the random numbers of `key`; the layer
-        itself if it has none."""
+        itself if it draws none."""
         return self
 
     def output_shape(self, x_shape: Shape) -> Shape:
-        """The shape of y for x of `x_shape`. Raises ValueError, with the arithmetic, if x does not
-        fit."""
+        """The shape of y for an x of `x_shape`. Raises ValueError, showing the arithmetic, if x
+        does not fit."""
         return sizes(self, x_shape)
 
     def multiply_adds(self, x_shape: Shape) -> int:
-        """How many multiply-adds the products of one forward pass over x of `x_shape` take."""
+        """The number of multiply-adds in the products of one forward pass over x of `x_shape`."""
         self.output_shape(x_shape)
         return 0

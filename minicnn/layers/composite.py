@@ -1,7 +1,7 @@
-"""A layer made of layers: one set of names for all that its parts have.
+"""A layer made of layers: one set of names for the arrays of all its parts.
 
-A parameter that is used twice, since its layer stands twice or two layers share an array, has the
-name of its first use, and its gradients are added up:
+A parameter that is used twice, because its layer appears twice or two layers share an array, has
+the name of its first use, and its gradients are added up:
 
     dL/dparam = sum over its uses of dL/dparam there                                       (1)
 """
@@ -19,7 +19,7 @@ Self = TypeVar("Self", bound="Composite")
 
 
 class Composite(Layer):
-    """`parts` are the layers by name, in the order in which `saved` lists what each of them saved.
+    """`parts` maps names to layers, in the order in which `saved` lists what each of them saved.
 
     `params` and `state` are flat dicts of the parts' own arrays, "0.weight" or "body.0.weight", so
     writing into one changes the part; to replace an array, assign to the part's own dict.
@@ -56,7 +56,7 @@ class Composite(Layer):
         return same
 
     def updates(self, saved: list[Any]) -> dict[str, Array]:
-        """Of a layer that stands twice, the mean of what both passes ask for."""
+        """For a layer that appears twice, the mean of what both passes ask for."""
         names = {id(array): name for name, array in self.state.items()}
         asked: dict[str, list[Array]] = {}
         for part, saved_part in zip(self.parts.values(), saved):

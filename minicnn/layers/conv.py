@@ -5,35 +5,38 @@ With windows[c, i, j, p, q], what tap (i, j) of output (p, q) reads, as in windo
     y[n, o, p, q] = sum_{c,i,j} weight[o, c, i, j] * windows[n, c, i, j, p, q] + bias[o]       (1)
 
 Each product is added to one y, so it sends dy * windows to its weight and dy * weight to its
-entry of x; where windows overlap, an entry of x receives from all that cover it:
+entry of x; where windows overlap, an entry of x receives a share from each that covers it:
 
     dweight[o, c, i, j] = sum_{n,p,q} dy[n, o, p, q] * windows[n, c, i, j, p, q]               (2)
     dwindows[n, c, i, j, p, q] = sum_o weight[o, c, i, j] * dy[n, o, p, q]                     (3)
     dx = col2im(dwindows), without the border that is padding                                  (4)
     dbias[o] = sum_{n,p,q} dy[n, o, p, q]                                                      (5)
 
-As products of matrices, with a row of K for each o, and of columns = im2col(x) for each (c, i, j):
+As products of matrices, where K has a row for each o, and columns = im2col(x) one for each
+(c, i, j):
 
     Y = K columns + b        dK = dY columns^T        dX = col2im(K^T dY)
 
-Stride, padding and dilation need no case of their own in backward: they are all in im2col, which
-is linear, and col2im is its transpose. With groups the channels are split, in and out alike, and
-each group is a convolution of its own: the products are stacks of `groups` matrices.
+Backward has no special case for stride, padding or dilation: they are all in im2col, which is
+linear, and col2im is its transpose. Groups split the input and output channels alike, and each
+group is a convolution of its own: the products are stacks of `groups` matrices.
 
-The columns are formed a few output rows at a time, so that they stay in the cache, and again in
-backward, which costs about what reading them back would; so all that has to be kept is x. Where
-there are few output channels, two rows of outputs count as twice the channels, as in products.py.
+The columns are formed a few output rows at a time, so that they stay in the cache. Backward forms
+them again, which costs about as much as reading them back would, so only x has to be kept. With
+few output channels, two rows of outputs count as twice the channels: see products.py.
 
 Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998;
 K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for document
 processing", 2006, for im2col.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.random import Generator
 
 from minicnn.arguments import Padding, Shape, Size, flag, integer
-from minicnn.backend import Array, array_module
+from minicnn.backend import Array, array_module, matmul
 from minicnn.checks import check_gradient, check_images, check_input
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.base import Gradients, Layer, Result
@@ -108,7 +111,7 @@ class Conv2D(Layer):
 
 
 def convolve(x: Array, params: Gradients, window: Window, groups: int) -> Array:
-    """y for x (N, C, H, W), the parameters of a Conv2D, the bias or none, and its geometry."""
+    """y for x (N, C, H, W), the parameters of a Conv2D, with or without bias, and its geometry."""
     o, (oh, ow) = len(params["weight"]), window.output_size(x.shape[2:])
     padded = window.pad(x)
     rows = choose_rows(window, o // groups, oh, padded)
@@ -128,20 +131,20 @@ def convolve(x: Array, params: Gradients, window: Window, groups: int) -> Array:
 def convolve_backward(
     dy: Array, x: Array, params: Gradients, window: Window, groups: int, need_dx: bool = True
 ) -> Result:
-    """(dx, grads) for dy like y, and the rest as it was in `convolve`."""
+    """(dx, grads) for dy, which has the shape of y, and the arguments of `convolve`."""
     padded, dy = window.pad(x), dy.transpose(1, 2, 3, 0)
     o, oh, _, _ = dy.shape
     rows = choose_rows(window, o // groups, oh, dy if need_dx else None)
     weight = rows.spread(params["weight"].astype(x.dtype, copy=False), groups)
-    xp = array_module(x)
-    dpadded = xp.zeros_like(padded) if need_dx else None
-    dweight = xp.zeros((groups, weight.shape[2], weight.shape[1]), x.dtype)  # transposed
+    dpadded = array_module(x).zeros_like(padded) if need_dx else None
     windows = rows.window.view(padded)  # (C, KH, KW, OH/R, OW, N)
+    dweight: Any = None  # transposed
     for block, columns, dy_block in blocks(weight, windows, windows, rows.split(dy)):
-        matrix = columns.reshape(*dweight.shape[:2], -1)
+        matrix = columns.reshape(groups, weight.shape[2], -1)
         dy_block = dy_block.reshape(*weight.shape[:2], -1)
-        dweight += matrix @ dy_block.transpose(0, 2, 1)  # (2)
-        if dpadded is not None:  # the columns have been used, and dcolumns take their place
+        share = matmul(matrix, dy_block.transpose(0, 2, 1))  # (2)
+        dweight = share if dweight is None else dweight + share  # (2)
+        if dpadded is not None:  # the columns are no longer needed: dcolumns take their place
             product(weight.transpose(0, 2, 1), dy_block, out=matrix)  # (3)
             rows.window.col2im(columns, rows.window.slab(dpadded, block))  # (4)
     grads = {"weight": rows.weight_gradient(dweight.transpose(0, 2, 1))}

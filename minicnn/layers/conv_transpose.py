@@ -1,26 +1,26 @@
 """Transposed convolution: the transpose of Conv2D, which makes small images large.
 
 A convolution without bias is a matrix T, y = T x, so its backward pass is dx = T^T dy. Here T^T
-goes forward, from the size of y to that of x. In conv.py's terms, with that layer's dy now called x
-and its dx now y: each entry of x sends a kernel, times itself, to the pixels of its window, and
-where windows overlap, they add up:
+goes forward, from the size of y to that of x. What conv.py calls dy is x here, and its dx is y:
+each entry of x sends the kernel, multiplied by that entry, to the pixels of its window, and where
+windows overlap, these products add up:
 
     windows[n, c, i, j, p, q] = sum_o weight[o, c, i, j] * x[n, o, p, q]                        (1)
     y = col2im(windows) + bias, without the border that is padding                              (2)
 
-Backward is the transpose of the transpose, and so the convolution itself; the weight is between the
-same two arrays as there, but x and y have changed places:
+Backward is the transpose of the transpose, that is, the convolution itself. The weight links the
+same two arrays as there, with x and y exchanged:
 
     dx = T dy, the convolution of dy                                                            (3)
     dweight = the dweight of that convolution, of the image dy and the gradient x               (4)
     dbias[c] = sum_{n,h,w} dy[n, c, h, w]                                                       (5)
 
-Its output size is the inverse of windows.py's (1), which rounds: S sizes of the large image have
-the same H, and output_padding, from 0 to S - 1, says which of them it is to be:
+Its output size inverts windows.py's (1), which rounds down: S sizes of the large image have the
+same H, and output_padding, from 0 to S - 1, chooses one of them:
 
     OH = (H - 1)*S - top - bottom + D*(KH - 1) + 1 + output_padding                             (6)
 
-It adds rows at the bottom that few windows reach, or none; it pads nothing with zeros.
+It adds rows at the bottom, which few windows reach or none; it pads nothing with zeros.
 
 Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter
 4; M. Zeiler et al., "Deconvolutional networks", CVPR 2010.
@@ -40,7 +40,7 @@ from minicnn.layers.products import blocks, choose_rows, product
 class ConvTranspose2D(Layer):
     """x (N, in_channels, H, W) -> y (N, out_channels, OH, OW), with OH and OW as in (6).
 
-    The arguments are those of the Conv2D from y to x whose transpose this is: kernel_size, stride,
+    This is the transpose of a Conv2D from y to x, and takes its arguments: kernel_size, stride,
     padding, which is cut off y here, and dilation. output_padding, an int or (height, width), is
     smaller than the stride.
 

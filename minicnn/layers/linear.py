@@ -1,15 +1,15 @@
 """Linear layer: every output is a weighted sum of all inputs, plus a bias.
 
-    y[n, o] = sum_i weight[o, i] * x[n, i] + bias[o]             Y  = X W^T + b   (1)
-    dx[n, i] = sum_o dy[n, o] * weight[o, i]                     dX = dY W        (2)
-    dweight[o, i] = sum_n dy[n, o] * x[n, i]                     dW = dY^T X      (3)
+    y[n, o] = sum_i weight[o, i] * x[n, i] + bias[o]             Y  = X A^T + b   (1)
+    dx[n, i] = sum_o dy[n, o] * weight[o, i]                     dX = dY A        (2)
+    dweight[o, i] = sum_n dy[n, o] * x[n, i]                     dA = dY^T X      (3)
     dbias[o] = sum_n dy[n, o]                                                     (4)
 
-Each follows from (1) by asking where a number is used: x[n, i] is used by every output of row n,
-weight[o, i] by every row once, so its gradient is a sum over the batch.
+Each follows from (1) by asking where a number is used: x[n, i] by every output of row n, and
+weight[o, i] once by every row, so its gradient is a sum over the batch.
 
-The code computes the transposes, Y^T = W X^T + b and so on: with the batch last in memory these
-are the products of arrays as they lie.
+The code computes the transposes, Y^T = A X^T + b and so on: with the batch last in memory, these
+products take the arrays as they lie.
 
 Source: D. Rumelhart, G. Hinton, R. Williams, "Learning representations by back-propagating
 errors", Nature 323, 1986.
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 
 from minicnn.arguments import Shape, flag, integer, sizes
-from minicnn.backend import Array
+from minicnn.backend import Array, matmul
 from minicnn.checks import check_gradient, check_input
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.base import Layer, Result
@@ -64,7 +64,7 @@ class Linear(Layer):
     def forward(self, x: Array) -> tuple[Array, Array]:
         check_input(self, x)
         params = {name: p.astype(x.dtype, copy=False) for name, p in self.params.items()}
-        y = params["weight"] @ x.T  # (1)
+        y = matmul(params["weight"], x.T)  # (1)
         if "bias" in params:
             y += params["bias"][:, None]  # (1)
         return y.T, x
@@ -72,10 +72,10 @@ class Linear(Layer):
     def backward(self, dy: Array, saved: Array, need_dx: bool = True) -> Result:
         x = saved
         check_gradient(self, dy, self.output_shape(x.shape), x)
-        grads = {"weight": dy.T @ x}  # (3)
+        grads = {"weight": matmul(dy.T, x)}  # (3)
         if "bias" in self.params:
             grads["bias"] = dy.sum(axis=0)  # (4)
         if not need_dx:
             return None, grads
         weight = self.params["weight"].astype(x.dtype, copy=False)
-        return (weight.T @ dy.T).T, grads  # (2)
+        return matmul(weight.T, dy.T).T, grads  # (2)

@@ -1,32 +1,32 @@
 """Batch normalisation: each channel gets mean 0 and variance 1 over the batch, then a scale and a
 shift of its own.
 
-With x as a matrix that has a row of M = N*H*W numbers for each channel c:
+With x as a matrix, a row of M = N*H*W numbers for each channel c:
 
     mean[c] = (1/M) sum_m x[c, m]                                                          (1)
     var[c] = (1/M) sum_m (x[c, m] - mean[c])**2                                            (2)
     x_hat = (x - mean) * inverse_std, with inverse_std = 1 / sqrt(var + eps)               (3)
     y = weight * x_hat + bias                                                              (4)
 
-Every x[c, m] is in the mean and the variance too, and so in all of row c of y. All three paths
-together send back
+Every x[c, m] also enters the mean and the variance, and through them all of row c of y. The three
+paths together send back
 
     dbias[c] = sum_m dy[c, m]                                                              (5)
     dweight[c] = sum_m dy[c, m] * x_hat[c, m]                                              (6)
     dx = weight * inverse_std * (dy - dbias/M - x_hat * dweight/M)                         (7)
 
-so dx has no part along a constant, nor (up to eps) along x_hat: to shift or scale a row of x
-changes nothing.
+so dx has no component along a constant, nor (up to eps) along x_hat: shifting or scaling a row of x
+does not change y.
 
-For inference, where an image should not depend on the others, training keeps running statistics,
+In inference an image should not depend on the others, so training keeps running statistics,
 
     running = (1 - momentum) * running + momentum * statistic                              (8)
     y = weight * (x - running_mean) / sqrt(running_var + eps) + bias                       (9)
 
 where the statistics are the mean and, as an estimate of the variance of all images, var * M/(M-1).
 
-In `fit` the batch is a chunk of up to 64 images, which Hoffer et al. call a ghost batch: then no
-number has to pass between the workers in the middle of a step.
+In `fit` the batch is a chunk of up to 64 images, which Hoffer et al. call a ghost batch, so that
+workers need not exchange numbers in the middle of a step.
 
 Source: S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing
 internal covariate shift", ICML 2015; E. Hoffer, I. Hubara, D. Soudry, "Train longer, generalize
@@ -45,11 +45,11 @@ Saved = tuple[Array, Array, Array, Array]  # x_hat (C, H, W, N); inverse_std, me
 
 
 class BatchNorm2D(Layer):
-    """x (N, num_features, H, W) -> y of the same shape: normalised over N, H and W in training, by
-    the running statistics in inference.
+    """x (N, num_features, H, W) -> y of the same shape, normalised over N, H and W in training, and
+    with the running statistics in inference.
 
-    eps is added to the variance, `momentum` is the weight of the new statistics in (8), from 0 to
-    1; with `affine=False` there are no parameters, so that y = x_hat.
+    eps is added to the variance; `momentum`, from 0 to 1, is the weight of the new statistics in
+    (8); with `affine=False` there are no parameters, and y = x_hat.
 
     params: weight and bias (num_features,), ones and zeros. state: running_mean and running_var
     (num_features,), zeros and ones; num_batches_tracked, how many steps have updated them.
@@ -80,11 +80,12 @@ class BatchNorm2D(Layer):
         mean, var = (self._column(self.state[f"running_{name}"], x) for name in ("mean", "var"))
         weight, bias = self._affine(x)
         scale = weight / array_module(x).sqrt(var + self.eps)
-        return (x - mean[..., None]) * scale[..., None] + bias[..., None]  # (9)
+        mean, scale, bias = (column[..., None, None] for column in (mean, scale, bias))
+        return batch_first((x.transpose(1, 2, 3, 0) - mean) * scale + bias)  # (9)
 
     def forward(self, x: Array) -> tuple[Array, Saved]:
         n, c, h, w = check_input(self, x)
-        sentence = f"{self} needs more than one number a channel, N*H*W > 1, in training"
+        sentence = f"{self} needs more than one number per channel, N*H*W > 1, in training"
         require(n * h * w > 1, sentence, x.shape)
         rows = batch_last(x).reshape(c, -1)
         mean = rows.mean(axis=1, keepdims=True)  # (1)

@@ -1,5 +1,5 @@
-"""The parameters and the state of a layer as a whole: cast, moved, copied in. A layer inherits all
-of it, and backpropagation does without: one may skip this file."""
+"""The parameters and the state of a layer as a whole: cast, moved, copied in. Every layer inherits
+this, and backpropagation does not need it: you may skip this file."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +22,17 @@ class Parameters:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """Parameters and state together, themselves and not copies, under the names of PyTorch's
-        state_dict."""
+        """Parameters and state together, the arrays themselves, under the names that PyTorch's
+        state_dict uses."""
         return {**self.params, **self.state}
 
     def astype(self: Self, dtype: Any) -> Self:
-        """The same layer with floats of `dtype`, float32 or float64; the arrays are copies."""
+        """A copy of the layer with its floats in `dtype`, float32 or float64."""
         dtype = float_dtype(dtype)
         return self.map_arrays(lambda a: a.astype(dtype if a.dtype.kind == "f" else a.dtype))
 
     def to(self: Self, device: str) -> Self:
-        """The same layer with its arrays on `device`, `"cpu"` or `"gpu"`."""
+        """A copy of the layer with its arrays on `device`, `"cpu"` or `"gpu"`."""
         device = choose_device(device)
         return self.map_arrays(lambda array: to_device(array, device))
 
@@ -43,12 +43,12 @@ class Parameters:
 
     @property
     def dtype(self) -> np.dtype:
-        """That of the floats among the arrays; float32 if there are none."""
+        """The dtype of the floats among the arrays; float32 if there are none."""
         floats = (array.dtype for array in self.arrays.values() if array.dtype.kind == "f")
         return next(floats, np.dtype(np.float32))
 
     def load_params(self, params: Mapping[str, Array]) -> None:
-        """Copies values in, those of the state too. Raises ValueError, and changes nothing, unless
+        """Copies in values for parameters and state. Raises ValueError, and changes nothing, unless
         names, shapes and dtypes are exactly those of `arrays`."""
         own = self.arrays
         require(isinstance(params, Mapping), "params must map names to arrays", params)
@@ -69,8 +69,8 @@ class Parameters:
             parameter[...] = to_device(params[name], device_of(parameter))
 
     def map_arrays(self: Self, change: Callable[[Array], Array]) -> Self:
-        """A copy of the layer with `change(a)` in place of each array a of the parameters and the
-        state. A layer or array that is used twice is used twice in the copy too."""
+        """A copy of the layer with `change(a)` for each array a of the parameters and the state. A
+        layer or array that is used twice is used twice in the copy too."""
         require(callable(change), "change must be a function of an array", change)
         changed = {id(array): _as_array(change(array)) for array in self.arrays.values()}
         for parameter in self.params.values():
@@ -79,13 +79,13 @@ class Parameters:
 
 
 def _as_array(value: Any) -> Array:
-    """A number, as NumPy makes of an array without axes, is to be an array again."""
+    """`value` as an array: NumPy turns an array without axes into a number."""
     return array_module(value).asarray(value)
 
 
 class FlatParams(dict[str, Array]):
-    """The parameters or the state of a network by name, gathered from its layers at each access. So
-    an entry that is replaced here would be replaced nowhere else, and that raises ValueError."""
+    """The parameters or the state of a network by name, gathered from its layers at each access.
+    Replacing an entry raises ValueError, because it would not be replaced in the layer."""
 
     def _refuse(self, *_: Any, **__: Any) -> None:
         raise ValueError(
@@ -98,7 +98,7 @@ class FlatParams(dict[str, Array]):
     __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse  # type: ignore
 
     def __setitem__(self, name: str, array: Array) -> None:
-        if array is not self.get(name):  # as it is in params[name] += 1, which has written into it
+        if array is not self.get(name):  # it is in params[name] += 1, which writes into the array
             self._refuse()
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
@@ -106,7 +106,7 @@ class FlatParams(dict[str, Array]):
 
 
 def weighted_mean(arrays: Sequence[Array], shares: Sequence[float]) -> Array:
-    """sum_i shares[i] * arrays[i], in this order; rounded if the arrays are of integers."""
+    """sum_i shares[i] * arrays[i], in this order; rounded if the arrays hold integers."""
     mean: Any = sum(share * array for array, share in zip(arrays, shares))
     dtype = arrays[0].dtype
     mean = mean if dtype.kind == "f" else array_module(arrays[0]).rint(mean)

@@ -7,13 +7,13 @@ With windows[c, i, j, p, q], what tap (i, j) of output (p, q) reads, as in windo
     average  y[c, p, q] = sum_{i,j} windows[c, i, j, p, q] / count[p, q]                        (3)
              dwindows[c, i, j, p, q] = dy[c, p, q] / count[p, q]                                (4)
 
-where count is KH*KW, padding included, or with count_include_pad=False the number of taps inside
+where count is KH*KW, padding included, or, with count_include_pad=False, the number of taps inside
 the image. An entry of x may lie in several windows: dx adds up what it gets from each.
 
 Where several taps of a window share the maximum, y has no derivative; the first of them, row by
-row, takes all of dy, so that no gradient is made or lost.
+row, takes all of dy, so that no gradient is created or lost.
 
-With one window for each channel, the whole image, no window has to slide:
+If the window is the whole image, it does not have to slide:
 
     global average   y[n, c] = sum_{h,w} x[n, c, h, w] / (H*W)                                  (5)
                      dx[n, c, h, w] = dy[n, c] / (H*W)                                          (6)
@@ -50,7 +50,7 @@ class Pool2D(Layer):
         self.ceil_mode = flag("ceil_mode", ceil_mode)
         fits = all(max(sides) < span for sides, span in zip(self.window.padding, self.window.span))
         sentence = f"padding must be smaller than what the kernel spans, {self.window.span}"
-        require(fits, f"{sentence}, or a window sees no pixel", padding)
+        require(fits, f"{sentence}, or a window would see no pixel", padding)
 
     def __repr__(self) -> str:
         ceil_mode = ", ceil_mode=True" if self.ceil_mode else ""
@@ -70,17 +70,14 @@ class MaxPool2D(Pool2D):
 
     kernel_size, stride (the kernel size if None), padding (smaller than what the kernel spans) and
     dilation are an int or (height, width), in pixels; padding also (top, bottom, left, right), or
-    "same" with stride 1. Padding counts as minus infinity. With `ceil_mode` pixels that are left
-    over at the bottom and right, fewer than a stride, get windows too, which reach out of the
-    image.
+    "same" with stride 1. Padding counts as minus infinity. With `ceil_mode`, pixels left over at
+    the bottom and right, fewer than a stride, get windows too, which reach beyond the image.
     """
 
     def forward(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
-        n, *sizes = check_input(self, x)
+        check_input(self, x)
         xp, window = array_module(x), self._window_over(x.shape)
-        y = xp.full((*sizes, n), -xp.inf, x.dtype)
-        for tap in window.taps(window.pad(x, -xp.inf)):
-            xp.maximum(y, tap, out=y)  # (1)
+        y = window.reduce(xp.maximum, window.pad(x, -xp.inf), -xp.inf)  # (1)
         return batch_first(y), (x, y)
 
     def backward(self, dy: Array, saved: tuple[Array, Array], need_dx: bool = True) -> Result:
@@ -94,7 +91,7 @@ class MaxPool2D(Pool2D):
         dpadded = xp.zeros_like(padded)
         found = xp.zeros(y.shape, bool)
         for tap, dtap in zip(window.taps(padded), window.taps(dpadded)):
-            first = (tap == y) & ~found
+            first = (tap == y) > found
             found |= first
             dtap += masked(dy, first)  # (2)
         return window.unpad(dpadded), {}
@@ -103,10 +100,10 @@ class MaxPool2D(Pool2D):
 class AvgPool2D(Pool2D):
     """x (N, C, H, W) -> y (N, C, OH, OW), the mean of each window; OH, OW as in windows.py.
 
-    kernel_size, stride, padding, ceil_mode and dilation (which PyTorch does not have here) are as
-    in MaxPool2D. The mean is over the whole window, the zeros of the padding included, or with
-    `count_include_pad=False` over its entries inside the image. What a window has beyond the
-    padding, as with ceil_mode, never counts.
+    kernel_size, stride, padding, ceil_mode and dilation (which PyTorch lacks here) are as in
+    MaxPool2D. The mean is over the whole window, including the zeros of the padding, or, with
+    `count_include_pad=False`, over its entries inside the image. Entries beyond the padding, which
+    a window may have with ceil_mode, never count.
     """
 
     def __init__(
@@ -129,7 +126,7 @@ class AvgPool2D(Pool2D):
     def forward(self, x: Array) -> tuple[Array, Shape]:
         check_input(self, x)
         window = self._window_over(x.shape)
-        y = _sum(window, window.pad(x))  # (3)
+        y = window.reduce(array_module(x).add, window.pad(x), 0)  # (3)
         y *= self._share(window, x.shape, y)  # (3)
         return batch_first(y), x.shape
 
@@ -140,11 +137,11 @@ class AvgPool2D(Pool2D):
         window = self._window_over(saved)
         dtaps = batch_last(dy) * self._share(window, saved, dy)  # (4)
         dpadded = array_module(dy).zeros(window.padded_shape(saved), dy.dtype)
+        if not window.overlaps:
+            window.view(dpadded)[...] = dtaps[:, None, None]  # each entry lies in one window
+            return window.unpad(dpadded), {}
         for dtap in window.taps(dpadded):
-            if window.overlaps:
-                dtap += dtaps
-            else:
-                dtap[...] = dtaps  # all that these entries get
+            dtap += dtaps
         return window.unpad(dpadded), {}
 
     def _share(self, window: Window, x_shape: Shape, y: Array) -> float | Array:
@@ -156,20 +153,12 @@ class AvgPool2D(Pool2D):
         counted = self.window.pad(image, float(self.count_include_pad))
         padded = xp.zeros(window.padded_shape(image.shape), y.dtype)
         padded[:, : counted.shape[1], : counted.shape[2]] = counted
-        return 1 / xp.maximum(_sum(window, padded), 1)  # a dilated window may have no pixel
-
-
-def _sum(window: Window, padded: Array) -> Array:
-    """The sum of each window of padded (C, H, W, N), as (C, OH, OW, N)."""
-    taps = window.taps(padded)
-    y = next(taps).copy()
-    for tap in taps:
-        y += tap
-    return y
+        count = window.reduce(xp.add, padded, 0)
+        return 1 / xp.maximum(count, 1)  # a dilated window may see no pixel
 
 
 class GlobalAvgPool2D(Layer):
-    """x (N, C, H, W) -> y (N, C), the mean of each channel: features, as a Linear takes them."""
+    """x (N, C, H, W) -> y (N, C), the mean of each channel: features for a Linear."""
 
     def output_shape(self, x_shape: Shape) -> Shape:
         check_images(self, x_shape)

@@ -1,25 +1,26 @@
 """How the products of a convolution are cut and joined, for speed alone: read it as
 `weight @ columns` at first.
 
-What is here changes no result but for rounding, and its constants are of one kind of processor.
+Nothing here changes a result, apart from rounding. The constants were tuned on one kind of
+processor.
 
 Blocks: columns are formed a few output rows at a time, so that they stay in the cache of a core.
 
-Pieces: a large product is made as several small ones, for which OpenBLAS copies no matrix.
+Pieces: a large product is computed as several small ones, for which OpenBLAS copies no matrix.
 
-Rows: a product of matrices is slow if one of them has few rows, and that of a convolution has as
-many as there are output channels. R rows of outputs, one below the other, can be taken for R times
-as many channels: then one window sees all that they see, and each of them uses a part of it. With
+Rows: a product of matrices is slow if one of them has few rows, and the weight of a convolution has
+only as many as there are output channels. R rows of outputs, one below the other, can pass for R
+times as many channels: one window sees all that they see, and each of them uses a part of it. With
 stride S in height and no dilation,
 
     y[n, o, R*p + r, q] = sum_{c,u,j} spread[o, r, c, u, j] * windows[n, c, u, j, p, q]
     spread[o, r, c, r*S + i, j] = weight[o, c, i, j], and 0 elsewhere                          (1)
     dweight[o, c, i, j] = sum_r dspread[o, r, c, r*S + i, j]                                   (2)
 
-The first line is a convolution again, whose window is (R - 1)*S rows higher and moves on by R*S.
-For a 5x5 kernel and R = 2 it has 1.2 times the multiplications, zeros included, and 0.6 times the
-columns. But its zeros times infinity are nan, so one row is taken at a time if x (forward) or dy
-(backward) is not finite; not on a GPU, where looking for that would hold up the work.
+The first line is a convolution again, with a window that is (R - 1)*S rows higher and a stride of
+R*S. For a 5x5 kernel and R = 2 it has 1.2 times the multiplications, zeros included, and 0.6 times
+the columns. But its zeros times infinity are nan, so the rows are taken one at a time if x
+(forward) or dy (backward) is not finite; not on a GPU, where that check would hold up the work.
 """
 
 import functools
@@ -30,17 +31,17 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backend import Array, array_module, device_of
+from minicnn.backend import Array, array_module, device_of, matmul
 from minicnn.windows import Window, im2col
 
 BLOCK_BYTES = {"cpu": 1 << 18, "gpu": 1 << 28}
-"""Columns worth forming at once: what stays in a core's cache; a GPU wants few, large products."""
+"""Columns worth forming at once: what fits in a core's cache; a GPU wants few, large products."""
 
 PIECE = {"cpu": 1_000_000, "gpu": sys.maxsize}
-"""Multiplications in one piece of a product: on processors with AVX-512 OpenBLAS copies the
+"""Multiplications in one piece of a product: on processors with AVX-512, OpenBLAS copies the
 matrices of a larger one before it starts. On a GPU a product is one piece."""
 
-FEW_CHANNELS = 16  # up to which two rows of outputs pay on a CPU; not measured on a GPU
+FEW_CHANNELS = 16  # up to here two rows of outputs at a time pay on a CPU; not measured on a GPU
 
 
 class Rows:
@@ -80,8 +81,8 @@ def choose_rows(window: Window, channels: int, height: int, factor: Array | None
     """Two rows of outputs at a time if that pays, else one.
 
     It pays for few output `channels`, an even `height` of the output, and a window without
-    dilation whose `spread` is zeros to a quarter at most. `factor`, which `spread` will be
-    multiplied by, has to be finite; None if it will not be multiplied.
+    dilation whose `spread` is at most a quarter zeros. `factor`, by which `spread` will be
+    multiplied, must be finite; None if there is no such product.
     """
     (kh, _), (sh, _), (dh, _) = window.kernel, window.stride, window.dilation
     few_zeros = dh == 1 and 3 * (kh + sh) <= 4 * kh
@@ -94,8 +95,8 @@ def _may_be_spread(factor: Array) -> bool:
 
 
 def blocks(weight: Array, windows: Array, *views: Array) -> Iterator[tuple[Any, ...]]:
-    """For a few rows of outputs at a time: (their slice, and by im2col what each of `views` has in
-    these rows), copied to where those of the block before were.
+    """For a few rows of outputs at a time: (their slice, and the part of each of `views` in these
+    rows, copied out by im2col). Each block reuses the memory of the one before.
 
     windows are (C, KH, KW, OH, OW, N), `views` these or outputs (O, R, OH, OW, N). The columns of
     a block stay in the cache, but are large beside the weight, whose gradient each block adds to.
@@ -111,24 +112,23 @@ def blocks(weight: Array, windows: Array, *views: Array) -> Iterator[tuple[Any, 
 
 
 def product(weight: Array, columns: Array, out: Array | None = None) -> Array:
-    """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products with a
-    piece of the columns each, unless these would be narrow or of different widths."""
+    """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products, each
+    with a piece of the columns, unless these would be narrow or of unequal widths."""
     (groups, m, k), length = weight.shape, columns.shape[2]
     limit, pieces = PIECE[device_of(weight)], 1
     while m * k * length > pieces * limit:
         pieces *= 2
-    xp = array_module(weight)
     if pieces == 1 or length % pieces or length // pieces < 128:
-        return xp.matmul(weight, columns, out=out)
-    y = xp.empty((groups, m, length), weight.dtype) if out is None else out
+        return matmul(weight, columns, out)
+    y = np.empty((groups, m, length), weight.dtype) if out is None else out
     columns = columns.reshape(groups, k, pieces, -1).swapaxes(1, 2)
-    xp.matmul(weight[:, None], columns, out=y.reshape(groups, m, pieces, -1).swapaxes(1, 2))
+    matmul(weight[:, None], columns, y.reshape(groups, m, pieces, -1).swapaxes(1, 2))
     return y
 
 
 def aligned_empty(like: Array) -> Array:
-    """Unset memory (size,) for a copy of `like`, where that lives, which begins with a line of the
-    cache: so a BLAS is up to a third faster at small products than where NumPy puts arrays."""
+    """Unset memory (size,) for a copy of `like`, on the same device, aligned with the lines of the
+    cache: small products are then up to a third faster than where NumPy puts arrays."""
     if device_of(like) == "gpu":
         return array_module(like).empty(like.size, like.dtype)
     memory = np.empty(like.nbytes + 64, np.uint8)

@@ -3,8 +3,8 @@
     y[n, (c*H + h)*W + w] = x[n, c, h, w]                                                  (1)
     dx[n, c, h, w] = dy[n, (c*H + h)*W + w]                                                (2)
 
-Each entry is used once, so its gradient goes back to where the entry came from. Both reshape the
-view with the batch last, where the rows of features already lie in memory.
+Each entry is used once, so its gradient goes back to where the entry came from. Both directions
+reshape the batch-last view, in which the rows of features already lie in memory.
 """
 
 import math
@@ -16,7 +16,7 @@ from minicnn.layers.base import Layer, Result
 
 
 class Flatten(Layer):
-    """x (N, ...) -> y (N, D), D the product of the other sizes, in row-major order."""
+    """x (N, ...) -> y (N, D), where D is the product of the other sizes, in row-major order."""
 
     def output_shape(self, x_shape: Shape) -> Shape:
         if len(sizes(self, x_shape)) < 2:

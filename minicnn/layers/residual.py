@@ -2,27 +2,28 @@
 
     y = body(x) + shortcut(x), where the shortcut may be x itself                          (1)
 
-y is a sum, so both branches get all of dy; and x is used twice, so what the branches send back to
-it is added up:
+y is a sum, so both branches get all of dy; and x is used twice, so what the branches send back is
+added up:
 
     dx = body.backward(dy) + shortcut.backward(dy)                                         (2)
 
-Through the shortcut dy reaches x as it is, however little the body lets through.
+Through the shortcut dy reaches x unchanged, however little the body lets through.
 
 Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
 """
 
+from operator import add
 from typing import Any
 
 from minicnn.arguments import Shape, require
-from minicnn.backend import Array
+from minicnn.backend import Array, along_memory
 from minicnn.checks import check_float
 from minicnn.layers.base import Layer, Result
 from minicnn.layers.composite import Composite
 
 
 class Residual(Composite):
-    """Any x that body and shortcut, layers, turn into y of one shape; the shortcut is x if None.
+    """y = body(x) + shortcut(x) for two layers that give the same shape; shortcut None passes x on.
 
     The names in `params` and `state` begin with "body." and "shortcut.".
     """
@@ -30,7 +31,7 @@ class Residual(Composite):
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
         parts = {"body": body} | ({} if shortcut is None else {"shortcut": shortcut})
         for name, part in parts.items():
-            sentence = f"{name} must be a layer, as Sequential(ReLU(), Linear(4, 4))"
+            sentence = f"{name} must be a layer, such as Sequential(ReLU(), Linear(4, 4))"
             require(isinstance(part, Layer), sentence, part)
         super().__init__(**parts)
 
@@ -41,7 +42,7 @@ class Residual(Composite):
         if y_shape != other:
             raise ValueError(
                 f"the body turns x {tuple(x_shape)} into {y_shape} but the shortcut gives {other}: "
-                "give the shortcut a layer, as Conv2D(C, O, 1, stride), that makes the same shape"
+                "give the shortcut a layer that makes this shape, such as Conv2D(C, O, 1, stride)"
             )
         return y_shape
 
@@ -52,13 +53,15 @@ class Residual(Composite):
         check_float("Residual", x)
         self.output_shape(x.shape)
         y = self.parts["body"](x)
-        return y + (self.parts["shortcut"](x) if "shortcut" in self.parts else x)  # (1)
+        other = self.parts["shortcut"](x) if "shortcut" in self.parts else x
+        return along_memory(add, y, other)  # (1)
 
     def forward(self, x: Array) -> tuple[Array, list[Any]]:
         check_float("Residual", x)
         self.output_shape(x.shape)
         ys, saved = zip(*(part.forward(x) for part in self.parts.values()))
-        return ys[0] + (ys[1] if "shortcut" in self.parts else x), list(saved)  # (1)
+        other = ys[1] if "shortcut" in self.parts else x
+        return along_memory(add, ys[0], other), list(saved)  # (1)
 
     def backward(self, dy: Array, saved: list[Any], need_dx: bool = True) -> Result:
         dx = None if "shortcut" in self.parts else dy
@@ -66,5 +69,5 @@ class Residual(Composite):
         for (name, part), saved_part in zip(self.parts.items(), saved):
             dx_part, grads[name] = part.backward(dy, saved_part, need_dx)
             if need_dx:
-                dx = dx_part if dx is None else dx + dx_part  # (2)
+                dx = dx_part if dx is None else along_memory(add, dx, dx_part)  # (2)
         return (dx if need_dx else None), self._named(grads.items())

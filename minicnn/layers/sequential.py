@@ -1,9 +1,9 @@
-"""Layers in a row: each one's output is the next one's input.
+"""Layers in a row: the output of each is the input of the next.
 
     y = f_last(... f_2(f_1(x)))                                                           (1)
     dL/dx_{l-1} = backward_l(dL/dx_l), from the last layer to the first                   (2)
 
-`forward` keeps a tape, what each layer saved, and `backward` reads it from its end.
+`forward` keeps a tape of what each layer saved, and `backward` reads it from the end.
 """
 
 import textwrap
@@ -17,10 +17,10 @@ from minicnn.layers.composite import Composite
 
 
 class Sequential(Composite):
-    """The layers, in order; itself a layer, so that it can be one of the layers of another.
+    """Applies layers in order; it is itself a layer, and can be part of another Sequential.
 
     The names in `params`, "0.weight", "0.bias", "3.weight", are those of PyTorch's Sequential;
-    composite.py tells of layers and parameters that are used twice.
+    composite.py deals with layers and parameters that are used twice.
     """
 
     def __init__(self, *layers: Layer) -> None:
@@ -47,7 +47,7 @@ class Sequential(Composite):
     def trace(self, x_shape: Shape) -> Iterator[tuple[Layer, Shape, Shape]]:
         """For each layer: (layer, its input's shape, its output's shape), for x of `x_shape`.
 
-        Raises ValueError, with the shapes that lead to it, at the first layer that does not fit.
+        Raises ValueError, with the shapes up to there, at the first layer that does not fit.
         """
         shapes = [sizes("a network", x_shape)]
         for i, layer in enumerate(self.layers):

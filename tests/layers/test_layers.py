@@ -430,5 +430,5 @@ def test_hyper_parameters_that_do_not_go_together(layer, arguments, message):
 @pytest.mark.parametrize("layer", [MaxPool2D(2), AvgPool2D(2), ReLU(), Flatten(), Conv2D(1, 1, 2)])
 def test_a_gradient_that_does_not_fit_is_refused_without_dx_too(layer):
     _, saved = layer.forward(np.ones((2, 1, 4, 4), np.float32))
-    with pytest.raises(ValueError, match="expected dy"):
+    with pytest.raises(ValueError, match="dy must have y's shape"):
         layer.backward(np.ones(3, np.float32), saved, need_dx=False)

@@ -105,10 +105,10 @@ LAYERS = [(layer, HALF) for layer in IMAGES] + [(Linear(16, 2), FLAT)]
 
 @pytest.mark.parametrize("layer, x", LAYERS, ids=lambda value: getattr(value, "dtype", repr(value)))
 def test_layers_refuse_float16_in_both_directions(layer, x):
-    with pytest.raises(ValueError, match="expected x of float32 or float64 but got float16"):
+    with pytest.raises(ValueError, match="expected x in float32 or float64 but got float16"):
         layer.forward(x)
     y, saved = layer.forward(x.astype(np.float32))
-    with pytest.raises(ValueError, match="expected dy of float32 or float64 but got float16"):
+    with pytest.raises(ValueError, match="expected dy in float32 or float64 but got float16"):
         layer.backward(y.astype(np.float16), saved)
 
 

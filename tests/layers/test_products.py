@@ -1,4 +1,4 @@
-"""What makes the products of a convolution fast leaves their results as they are."""
+"""What makes the products of a convolution fast does not change their results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The protocol as layers/base.py tells it is enough to write a layer that keeps it."""
+"""The protocol in layers/base.py is enough to write a layer that follows it."""
 
 import copy
 import pickle
@@ -135,7 +135,7 @@ def test_the_repr_shows_the_arguments_of_the_constructor():
 def test_messages_name_the_layer():
     with pytest.raises(ValueError, match=r"^Scale\(features=4\) expected x \(N, 4\), got \(2, 3\)"):
         told()(4)(np.ones((2, 3), np.float32))
-    with pytest.raises(ValueError, match=r"^LeakyReLU\(initial=0.01\) expected x of float32"):
+    with pytest.raises(ValueError, match=r"^LeakyReLU\(initial=0.01\) expected x in float32"):
         LeakyReLU()(np.ones((2, 3), int))
 
 

@@ -119,7 +119,7 @@ NAMES = {
 
 @pytest.mark.parametrize("build", NAMES)
 def test_backward_is_the_derivative_of_forward(build):
-    """Alone, and in a network, where dx goes on to a layer before it."""
+    """Alone, and in a network, where dx is passed to the layer before it."""
     x = rng().standard_normal((4, 2, 4, 6))
     for net in build(), Sequential(convolution(padding=1), build(), Flatten()):
         report = check_gradients(net, x)
@@ -182,7 +182,7 @@ def test_shapes_and_multiply_adds():
     wrong = Residual(convolution(2, 4, padding=1, stride=2))
     sentence = (
         r"^the body turns x \(3, 2, 6, 8\) into \(3, 4, 3, 4\) but the shortcut gives "
-        r"\(3, 2, 6, 8\): give the shortcut a layer, as Conv2D\(.*\), that makes the same shape$"
+        r"\(3, 2, 6, 8\): give the shortcut a layer that makes this shape, such as Conv2D\(.*\)$"
     )
     x = np.ones((3, 2, 6, 8), np.float32)
     for call in wrong, wrong.forward, lambda x: wrong.output_shape(x.shape):
@@ -197,10 +197,10 @@ def test_shapes_and_multiply_adds():
 
 @pytest.mark.parametrize("wrong", [None, ReLU, "relu", [ReLU()], np.ones(2)])
 def test_what_is_no_layer(wrong):
-    with pytest.raises(ValueError, match="^body must be a layer, as Sequential.*, got "):
+    with pytest.raises(ValueError, match="^body must be a layer, such as Sequential.*, got "):
         Residual(wrong)
     if wrong is not None:
-        with pytest.raises(ValueError, match="^shortcut must be a layer, as Sequential.*, got "):
+        with pytest.raises(ValueError, match="^shortcut must be a layer, such as S.*, got "):
             Residual(ReLU(), wrong)
 
 
