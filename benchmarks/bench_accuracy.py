@@ -1,7 +1,6 @@
 """Seconds of training to a test accuracy on Fashion-MNIST, against PyTorch.
 
-The recipe is the same for all, and so are the first weights and the order of the images; testing
-is outside the clock.
+All use the same recipe, initial weights and order of images; testing is not timed.
 
 python benchmarks/bench_accuracy.py
 python benchmarks/bench_accuracy.py --recipe fast90         the shortest way to 90 %

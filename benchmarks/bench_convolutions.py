@@ -1,4 +1,4 @@
-"""Time and memory of one convolution, as a layer and in the forms of reference/convolutions.py.
+"""Time and memory of a convolution, as a layer and in the forms of reference/convolutions.py.
 
 python benchmarks/bench_convolutions.py
 python benchmarks/bench_convolutions.py --quick             does it run?
@@ -36,8 +36,8 @@ during one call, beyond the arguments: temporaries and results.
 
 
 def functions(form: str, text: str, shape: tuple[int, ...]) -> tuple[Callable, Callable]:
-    """What goes forward, and what goes forward and back. Raises ValueError, with the reason, if
-    that is too much for the form. Of the geometry only padding is passed on: CELLS have no other.
+    """Two functions: forward, and forward with backward. Raises ValueError, with the reason,
+    if that is too much for the form. Padding is the only geometry passed on: CELLS have no other.
     """
     layer = eval(text, vars(minicnn))
     products = layer.multiply_adds(shape)
@@ -82,7 +82,7 @@ def peak_bytes(function: Callable) -> int:
 
 
 def race(racing: dict[str, Callable], rounds: int, seconds_per_round: float) -> list[dict]:
-    """A record for each form; rates are calls a second."""
+    """A record for each form; rates are calls per second."""
     peaks = {form: peak_bytes(function) for form, function in racing.items()}  # and the warm-up
     steps = {form: round(seconds_per_round / seconds(f)) or 1 for form, f in racing.items()}
     rates = {form: [] for form in racing}
@@ -119,7 +119,7 @@ def cells(results: dict) -> list[dict]:
 
 
 def row(form: str, cell: dict, records: list[dict]) -> tuple:
-    """One line of the table; a form that was left out has dashes."""
+    """One line of the table, with dashes for a form that was left out."""
     line = ["x".join(map(str, cell["shape"])), cell["layer"], form]
     for backward in (False, True):
         wanted = cell | {"backward": backward}

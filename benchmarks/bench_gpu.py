@@ -1,5 +1,5 @@
-"""LeNet, a wide network and their layers on a GPU, against PyTorch there, against minicnn on the
-CPU, and against what the GPU's own bandwidth and arithmetic allow.
+"""LeNet, a wide network and their layers on a GPU, compared with PyTorch there, with minicnn on the
+CPU, and with what the GPU's own bandwidth and arithmetic allow.
 
 python benchmarks/bench_gpu.py
 python benchmarks/bench_gpu.py --quick --device cpu         does it run? without a GPU
@@ -62,14 +62,14 @@ the plain way: a batch that fits in the cache, a fused layer or Winograd's algor
 
 
 class Work(NamedTuple):
-    """What a step cannot do without: bytes moved, and operations."""
+    """What a step needs at least: bytes moved, and operations."""
 
     moved_bytes: int
     operations: int
 
 
 class Peaks(NamedTuple):
-    """What the device reaches: bytes moved and operations, each in a second."""
+    """What the device reaches: bytes moved and operations, each per second."""
 
     bandwidth: float
     rate: float
@@ -78,7 +78,7 @@ class Peaks(NamedTuple):
 def layer_work(
     layer: Layer, x_shape: tuple[int, ...], backward: bool, need_dx: bool = True
 ) -> Work:
-    """Of one pass over x of `x_shape`, forward or forward and backward, counted as in NOTE."""
+    """The work of one pass over x of `x_shape`, forward or both ways, counted as in NOTE."""
     if isinstance(layer, Flatten):
         return Work(0, 0)
     x, y = math.prod(x_shape), math.prod(layer.output_shape(x_shape))
@@ -93,7 +93,7 @@ def layer_work(
 
 
 def network_work(net: Sequential, x_shape: tuple[int, ...], training: bool) -> Work:
-    """Of one step, counted as in NOTE."""
+    """The work of one step, counted as in NOTE."""
     works = [
         layer_work(layer, shape, training, need_dx=i > 0)
         for i, (layer, shape, _) in enumerate(net.trace(x_shape))
@@ -106,7 +106,7 @@ def network_work(net: Sequential, x_shape: tuple[int, ...], training: bool) -> W
 
 
 def work_of(record: dict) -> Work:
-    """Of what a record's contestant did in one step or pass."""
+    """The work of a record's contestant in one step or pass."""
     if record["work"] == "layers":
         layer = eval(record["layer"], vars(minicnn))
         return layer_work(layer, tuple(record["shape"]), record["backward"])
@@ -119,7 +119,7 @@ def floor_seconds(work: Work, peaks: Peaks) -> float:
 
 
 def peaks(records: list[dict]) -> Peaks | None:
-    """The best median of what was measured of the device itself; None where that failed."""
+    """The best medians measured for the device itself; None if that failed."""
     best = {
         work: max(
             (spread(r["rates"]).median for r in records if r["work"] == work and "rates" in r),
@@ -131,9 +131,9 @@ def peaks(records: list[dict]) -> Peaks | None:
 
 
 def race(args: argparse.Namespace, what: str, work: dict, tasks: int = 1) -> list[dict]:
-    """A record for each contestant and task: the frameworks on the device, in turns, and then,
-    where that is a GPU, minicnn on the CPU. If one fails after its first step, as where the
-    device's memory does not suffice, `what` is skipped as a whole."""
+    """A record for each contestant and task: the frameworks on the device, in turns, and then, if
+    that is a GPU, minicnn on the CPU. If one fails after its first step, for example because the
+    device has too little memory, `what` is skipped as a whole."""
     print(what, file=sys.stderr)
     work = work | {"cores": harness.cores()}
     frameworks = [name for name in args.frameworks if name != "torch.compile"]
@@ -150,7 +150,7 @@ def race(args: argparse.Namespace, what: str, work: dict, tasks: int = 1) -> lis
 
 
 def layer_cells(batch: int) -> list[dict]:
-    """What to measure: each layer of both networks, once, forward and forward and backward."""
+    """What to measure: each layer of both networks, once forward and once both ways."""
     passes, cells = {"LeNet": bench_layers.PASSES, "wide": 1}, []
     for network, (text, image) in NETWORKS.items():
         trace = eval(text, vars(minicnn)).trace((batch, *image))
@@ -182,7 +182,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
 
 
 def layer_records(args: argparse.Namespace, batch: int) -> list[dict]:
-    """A record for each contestant and cell; rates are passes a second."""
+    """A record for each contestant and cell; rates are passes per second."""
     cells = layer_cells(batch)
     work = {"work": "layers", "cells": cells}
     records = race(args, f"layers, batch {batch}", work, len(cells))
@@ -193,12 +193,12 @@ def layer_records(args: argparse.Namespace, batch: int) -> list[dict]:
 
 
 def step_seconds(record: dict, clock: str = "rates") -> float:
-    """Of a median round: a step of a network, or a pass of a layer."""
+    """The seconds of a step of a network, or of a pass of a layer, in a median round."""
     return record.get("batch", 1) / spread(record[clock]).median
 
 
 def common_cells(record: dict, results: dict) -> tuple:
-    """Cells of a table under COLUMNS."""
+    """The cells under COLUMNS."""
     records, device = results["records"], harness.measured_on(results)
     wanted = ("work", "layer", "shape", "backward", "net", "batch")
     same = {key: record[key] for key in wanted if key in record}

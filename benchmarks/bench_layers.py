@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import minicnn
 
 BATCH = 256
-PASSES = 8  # of LeNet's small layers a step, so that handing out the work does not count
+PASSES = 8  # of a small layer in one step, so that handing out the work does not count
 SGEMM_SIZES = (512, 1024, 2048)
 WIDE = [
     ("Conv2D(3, 32, 3, padding=1)", (64, 3, 32, 32)),
@@ -35,7 +35,7 @@ def lenet_layers() -> list[tuple[str, tuple[int, ...]]]:
 def cells(
     layers: Iterable[tuple[str, tuple[int, ...]]], backward: Iterable[bool], passes: int = 1
 ) -> list[dict]:
-    """What to measure: each layer, forward and, where `backward` is true, back again."""
+    """What to measure: each layer forward and, if `backward` is true, both ways."""
     return [
         {"layer": layer, "shape": list(shape), "backward": back, "passes": passes}
         for layer, shape in layers
@@ -44,7 +44,7 @@ def cells(
 
 
 def race(args: argparse.Namespace, cells: list[dict], cores: Iterable[int]) -> list[dict]:
-    """A record for each framework, cell and number of cores; rates are passes a second."""
+    """A record for each framework, cell and number of cores; rates are passes per second."""
     records = []
     for n in cores:
         print(f"{len(cells)} layers and passes, cores: {n}", file=sys.stderr)
@@ -73,13 +73,13 @@ def measure(args: argparse.Namespace) -> list[dict]:
 
 
 def peak_gigaflops(records: list[dict]) -> float:
-    """Of sgemm on one core, at the best size."""
+    """The peak of sgemm on one core, at the best size."""
     return max(spread(r["rates"]).median for r in records if r["work"] == "sgemm") / 1e9
 
 
 def wide_mean(records: list[dict], cores: int) -> Spread | None:
-    """Geometric means over the wide convolutions, forward and backward, of the medians of the
-    ratios to PyTorch and of their percentiles."""
+    """Geometric means, over the wide convolutions forward and backward, of the medians and the
+    percentiles of the ratios to PyTorch."""
     per_layer = []
     for layer, shape in WIDE:
         cell = {"layer": layer, "shape": list(shape), "backward": True, "cores": cores}
@@ -107,7 +107,7 @@ def row(record: dict, records: list[dict], peak: float) -> tuple:
 
 
 def minicnn_gigaflops(record: dict) -> float | None:
-    """None for a layer without products."""
+    """The GFLOP/s of a layer; None if it has no products."""
     layer = eval(record["layer"], vars(minicnn))
     multiply_adds = layer.multiply_adds(record["shape"])
     return gigaflops(record, multiply_adds, record["backward"]) if multiply_adds else None
@@ -135,7 +135,7 @@ def table(results: dict) -> str:
 
 
 def figure(results: dict) -> Figure:
-    """Ratio to PyTorch, a bar a layer and pass, on all cores."""
+    """The ratio to PyTorch on all cores, with a bar for each layer and pass."""
     records, cores = results["records"], results["environment"]["cores"]
     rows = [row(record, records, 1) for record in measured(results) if record["cores"] == cores]
     rows = [r for r in rows if r[4]]

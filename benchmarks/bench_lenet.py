@@ -1,5 +1,5 @@
-"""LeNet, training and inference, against PyTorch: images per second, memory, time to start; and
-with the wide convolutions of bench_layers.py, what must hold. On a GPU it has the rates alone.
+"""LeNet, training and inference, against PyTorch: images per second, memory, time to start; with
+the wide convolutions of bench_layers.py, also the table of required values. On a GPU, rates only.
 
 python benchmarks/bench_lenet.py
 python benchmarks/bench_lenet.py --quick                    does it run?
@@ -54,7 +54,7 @@ def table(results: dict) -> str:
 
 
 def must_hold(results: dict) -> str:
-    """The issue's table, with what was measured."""
+    """The table of required values, with the measured ones."""
     records, all_cores = results["records"], results["environment"]["cores"]
 
     def get(framework: str, work: str = "train", cores: int = all_cores) -> dict | None:

@@ -75,7 +75,7 @@ def table(results: dict) -> str:
 
 
 def figure(results: dict) -> Figure:
-    """A column a sweep: images per second above, peak memory below, all axes logarithmic."""
+    """A column for each sweep: images per second above, peak memory below, all axes logarithmic."""
     records = [r for r in results["records"] if "rates" in r]
     figure = Figure(figsize=(13, 6), layout="constrained")
     sweeps = list(dict.fromkeys(r["sweep"] for r in records))

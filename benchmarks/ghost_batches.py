@@ -15,8 +15,8 @@ import numpy as np
 
 from minicnn import SGD
 from minicnn.datasets import Dataset
-from minicnn.models import MODELS
 from minicnn.training import parallel
+from minicnn.zoo import MODELS
 
 BATCH, STEPS = 256, 60
 CASES = [  # network, images in a chunk, workers

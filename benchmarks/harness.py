@@ -1,9 +1,9 @@
-"""The one clock and the one report of all benchmarks.
+"""The clock and the report that all benchmarks share.
 
-A contestant is a fresh process that stays alive and does a piece of work whenever it is asked, so
-that contestants take turns, A B A B ..., and a busy moment of the machine hits all of them alike.
-Only ratios within a round are compared. Everything measured goes into a JSON file; tables and
-pictures are made from that file alone.
+A contestant is a fresh process that stays alive and does a piece of work whenever asked, so that
+contestants take turns, A B A B ..., and a busy moment of the machine hits all of them alike. Only
+ratios within a round are compared. Everything measured goes into a JSON file; tables and pictures
+are made from that file alone.
 """
 
 import argparse
@@ -44,8 +44,8 @@ class Skipped(Exception):
 
 
 class Contestant:
-    """A process of workloads.py on `settings["cores"]` cores, from its start on past its first
-    step. Raises Skipped if it does not get there."""
+    """A process of workloads.py on `settings["cores"]` cores that has taken its first step. Raises
+    Skipped if it does not get there."""
 
     def __init__(self, settings: dict) -> None:
         self.settings = settings
@@ -72,8 +72,8 @@ class Contestant:
         self.close()
 
     def run(self, steps: int, task: int = 0) -> dict:
-        """{"seconds": how long the steps took, "amount": how much work they were, ...}, as
-        workloads.py tells it."""
+        """{"seconds": how long the steps took, "amount": how much work they were, ...}, as reported
+        by workloads.py."""
         with contextlib.suppress(BrokenPipeError):  # it has died, and the answer says so
             print(task, steps, file=self.process.stdin, flush=True)
         return self._answer()
@@ -88,10 +88,10 @@ class Contestant:
         return max(1, round(steps * seconds / taken))
 
     def peak_bytes(self) -> int | None:
-        """Peak memory of the process and its live children, None where /proc does not tell.
+        """Peak memory of the process and its live children; None if /proc does not have it.
 
         For one process it is the peak of its resident memory. Pages that forked processes share
-        are counted once, by each one's proportional share; so are the libraries, which all map."""
+        are counted once, by proportional shares; so are the libraries, which all of them map."""
         try:
             tree = [_memory(pid) for pid in _tree(self.process.pid)]
         except FileNotFoundError:
@@ -101,7 +101,7 @@ class Contestant:
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()  # which ends it
+            self.process.stdin.close()  # this ends it
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -118,9 +118,9 @@ class Contestant:
 
 
 def race(contestants: Iterable[dict], rounds: int, seconds: float, tasks: int = 1) -> list[dict]:
-    """A record for each contestant and task: its settings, with the rate (amount of work a second)
-    of each round, memory and time to the first step, or with the reason why it was skipped. On a
-    GPU there are the rates by its events too, and the memory is the GPU's."""
+    """A record for each contestant and task: its settings, with the rate (work per second) of each
+    round, memory and time to the first step, or with the reason why it was skipped. On a GPU it
+    also has the rates by events, and the memory is the GPU's."""
     records = []
     with contextlib.ExitStack() as stack:
         racing = []
@@ -134,7 +134,7 @@ def race(contestants: Iterable[dict], rounds: int, seconds: float, tasks: int = 
             answers = [[] for _ in racing]
             for _ in range(rounds):
                 for contestant, n, own in zip(racing, steps, answers):
-                    time.sleep(0.01)  # the threads of the one before spin for a while
+                    time.sleep(0.01)  # the previous contestant's threads spin for a while
                     own.append(contestant.run(n, task))
             for contestant, own in zip(racing, answers):
                 record = {**contestant.settings, "task": task, "rates": _rates(own, "seconds")}
@@ -162,7 +162,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def _memory(pid: int) -> dict[str, int]:
-    """What Linux tells of a process's memory, in kB."""
+    """What Linux reports about a process's memory, in kB."""
     folder = Path(f"/proc/{pid}")
     text = (folder / "status").read_text() + (folder / "smaps_rollup").read_text()
     lines = [line.split() for line in text.splitlines()]
@@ -185,7 +185,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def ratio(record: dict | None, other: dict | None) -> Spread | None:
-    """Of the rates of two contestants, round by round; None if either is missing."""
+    """The ratio of two contestants' rates, round by round; None if either is missing."""
     if record is None or other is None:
         return None
     return spread(a / b for a, b in zip(record["rates"], other["rates"]))
@@ -204,8 +204,8 @@ def find(records: Iterable[dict], **wanted: object) -> dict | None:
 
 
 def gigaflops(record: dict, multiply_adds: int, backward: bool) -> float:
-    """Of a median round, for work counted in passes of so many multiply-adds forward; a backward
-    pass counts as two forward ones."""
+    """The GFLOP/s of a median round, for work counted in passes of so many multiply-adds forward; a
+    backward pass counts as two forward passes."""
     return spread(record["rates"]).median * 2 * multiply_adds * (3 if backward else 1) / 1e9
 
 
@@ -218,7 +218,7 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def rate_cells(record: dict, records: list[dict], *keys: str) -> tuple:
-    """Cells of a table under RATE_HEADER; contestants that agree in `keys` are compared."""
+    """The cells under RATE_HEADER; contestants with the same `keys` are compared."""
     peak, ours = record["peak_bytes"], None
     if record["framework"] != "minicnn":
         ours = find(records, framework="minicnn", **{key: record[key] for key in keys})
@@ -231,7 +231,7 @@ def rate_cells(record: dict, records: list[dict], *keys: str) -> tuple:
 
 
 def skipped(records: Iterable[dict]) -> str:
-    """Who did not take part, and why."""
+    """Which contestants did not take part, and why."""
     reasons = {f"{r['framework']}: {r['skipped']}" for r in records if "skipped" in r}
     return "".join(f"\nSkipped: {reason}\n" for reason in sorted(reasons))
 
@@ -247,7 +247,7 @@ def curve(axes: Axes, points: Iterable[tuple[float, Spread]], line: str, label: 
 
 
 def log_ticks(axes: Axes, values: Iterable[float]) -> None:
-    """A logarithmic x axis with ticks at the values that were measured, and only there."""
+    """A logarithmic x axis with ticks at the measured values only."""
     ticks = sorted(set(values))
     axes.set_xscale("log")
     axes.set_xticks(ticks, labels=map(str, ticks))
@@ -272,7 +272,7 @@ def environment(device: str) -> dict:
 
 
 def _gpu() -> dict:
-    """Of the first GPU, which both frameworks take."""
+    """The first GPU, which both frameworks use."""
     import cupy
 
     cuda = cupy.cuda.runtime.runtimeGetVersion()
@@ -293,7 +293,7 @@ def _driver() -> str | None:
 
 
 def _commit() -> str | None:
-    """Of this checkout, marked if the code, not the results, differs from it."""
+    """The commit of this checkout, marked if the code (not the results) differs from it."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True)
@@ -345,9 +345,9 @@ def command_line(
     seconds: float | None = None,
     device: str | None = None,
 ) -> argparse.ArgumentParser:
-    """What all scripts can be told, in the words of their first paragraph; `rounds` and `seconds`,
-    a round, are the defaults of a script that goes by rounds, `device` is that of one that can run
-    on another."""
+    """The options of all scripts, described by the script's first paragraph. `rounds` and `seconds`
+    (per round) are the defaults of a script that works in rounds, `device` is that of a script that
+    can run on several."""
     title = documentation.partition("\n\n")[0]
     parser = argparse.ArgumentParser(description=" ".join(title.split()))
     add = parser.add_argument
@@ -363,7 +363,7 @@ def command_line(
     add("--frameworks", nargs="+", choices=FRAMEWORKS, default=FRAMEWORKS)
     if device:
         add("--device", choices=DEVICES, default=device, help="default: %(default)s")
-    add("--quick", action="store_true", help="does it run? tiny; saved only with --out")
+    add("--quick", action="store_true", help="does it run? a tiny run, saved only with --out")
     add("--out", type=as_path, help="folder of the results; default: benchmarks/results")
     add("--from", type=as_path, dest="source", metavar="JSON", help="draw again what was measured")
     return parser
@@ -376,8 +376,8 @@ def main(
     figure: Callable[[dict], Figure],
     args: argparse.Namespace,
 ) -> None:
-    """Measures, or with --from reads what was measured, then writes JSON, table and picture, of a
-    GPU under NAME_gpu. Where a GPU is asked for and none works, it says why and exits with 2."""
+    """Measures, or with --from reads earlier results, then writes JSON, table and picture, for a
+    GPU under NAME_gpu. If a GPU is requested and none works, it says why and exits with 2."""
     if args.quick and "rounds" in args:
         args.rounds, args.seconds_per_round = 2, 0.001
     out = args.out or (None if args.quick else HERE / "results")

@@ -1,10 +1,10 @@
 """What contestants do. harness.py starts this file as a fresh process for each of them.
 
-A process fixes its cores first and then imports its own framework only. Networks are written as
-text that both frameworks evaluate: they name layers and arguments alike, but for 2D and 2d.
+A process first fixes its cores and then imports only its own framework. Networks are written as
+text that both frameworks evaluate: their names of layers and arguments differ only in 2D and 2d.
 
-The setting "device" is "cpu", as where it is absent, or "gpu": then networks and data are there
-before the clock starts, and which images a step takes is told by the host.
+The setting "device" is "cpu", which is the default, or "gpu": then networks and data are on it
+before the clock starts, and the host chooses the images of each step.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-IMAGES = 8192  # in memory, to take batches from; as many as a larger batch has
+IMAGES = 8192  # in memory, to take batches from; more if a batch is larger
 CLASSES = 10
 LR, MOMENTUM = 0.01, 0.9
 
 
 @dataclass
 class Task:
-    """A piece of work: one step of it, how much that is, what to tell after a round."""
+    """A piece of work: one step, its amount, and what to report after a round."""
 
     step: Callable[[], object]
     amount: float
@@ -196,7 +196,7 @@ def minicnn_sgemm(settings: dict) -> Iterator[list[Task]]:
 
 @contextlib.contextmanager
 def minicnn_copy(settings: dict) -> Iterator[list[Task]]:
-    """One array copied into another, counted in bytes moved: all are read, and all written."""
+    """One array copied into another, counted in bytes moved: each is read and written."""
     import numpy as np
 
     from minicnn.backend import array_module, to_device
@@ -212,7 +212,7 @@ def minicnn_copy(settings: dict) -> Iterator[list[Task]]:
 
 @contextlib.contextmanager
 def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
-    """A step is a part of an epoch, counted in images; its test accuracy is told after it."""
+    """A step is a part of an epoch, counted in images; its test accuracy is reported after it."""
     from minicnn import SGD, evaluate
     from minicnn.training.parallel import batch_gradients
 
@@ -236,7 +236,7 @@ def minicnn_epochs(settings: dict) -> Iterator[list[Task]]:
 
 @contextlib.contextmanager
 def torch_epochs(settings: dict) -> Iterator[list[Task]]:
-    """The same weights at the start, the same batches."""
+    """The same initial weights, the same batches."""
     import torch
 
     (train, test), initial = _datasets(settings), _initial_net(settings)
@@ -354,7 +354,7 @@ def _initial_net(settings: dict) -> Any:
 
 
 def _parts(settings: dict, n: int) -> Iterator[list[tuple[Any, float]]]:
-    """The batches of each part of each epoch and their learning rates, as minicnn.fit has them."""
+    """The batches of each part of each epoch and their learning rates, as in minicnn.fit."""
     import numpy as np
 
     from minicnn.datasets import batches
@@ -372,7 +372,7 @@ def _parts(settings: dict, n: int) -> Iterator[list[tuple[Any, float]]]:
 
 
 def _timed(task: Task, steps: int) -> dict:
-    """{"seconds" that the steps took}."""
+    """{"seconds": how long the steps took}."""
     start = time.perf_counter()
     for _ in range(steps):
         task.step()
@@ -412,7 +412,7 @@ def _timed_on_gpu(task: Task, steps: int, framework: str) -> dict:
 
 
 def _serve(settings: dict) -> None:
-    """One step, then for each line "task steps" that comes in as many; an answer after each."""
+    """One step, then as many as each incoming line "task steps" says, with an answer after each."""
     answers, sys.stdout = sys.stdout, sys.stderr
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the input ends it, Ctrl-C or not
     try:

@@ -1,4 +1,4 @@
-"""Modules that have moved stay importable under the name that they had in version 0.1."""
+"""Modules that have moved can still be imported under their names in version 0.1."""
 
 import importlib
 import importlib.machinery
@@ -41,7 +41,7 @@ class _Finder:  # and loader, without the base classes in importlib.abc, which i
         """None, for the usual empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Puts the module that has moved in the place of this empty one."""
+        """Replaces this empty module by the one that has moved."""
         old = module.__name__
         place = MOVED[old.removeprefix("minicnn.")]
         sys.modules[old] = importlib.import_module(f"minicnn.{place}")

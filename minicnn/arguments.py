@@ -1,5 +1,5 @@
-"""Arguments that are plain values: integers, pairs, numbers, flags, shapes. What does not fit gets
-one sentence: what was expected, what was given, how to fix it."""
+"""Checks of arguments that are plain values: integers, pairs, numbers, flags, shapes. A bad value
+raises ValueError in one sentence: what was expected, what was given, how to fix it."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def shown(value: Any) -> str:
-    """`value` as a message shows it: in one line, an array by its type and shape."""
+    """`value` as a message shows it: on one line, an array by its dtype and shape."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"an array of {value.dtype} {shape}"
@@ -28,24 +28,24 @@ def shown(value: Any) -> str:
 
 
 def require(holds: bool, sentence: str, value: Any) -> None:
-    """Raises ValueError, with the sentence and the value, unless it holds."""
+    """Raises ValueError, with the sentence and the value, unless `holds` is true."""
     if not holds:
         raise ValueError(f"{sentence}, got {shown(value)}")
 
 
 def is_integer(value: Any) -> bool:
-    """Whether it is an int, of Python or NumPy, and not True or False."""
+    """Whether `value` is an integer of Python or NumPy; True and False do not count."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def are_strings(values: Any) -> bool:
-    """Whether they are a list or tuple of strings."""
+    """Whether `values` is a list or tuple of strings."""
     return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
 
 
 def integer(name: str, value: int, minimum: int) -> int:
     """`value` as an int; ValueError if it is not an integer >= minimum, or does not fit in 128
-    bits: no seed needs more, and none of these is too large for a float."""
+    bits: no seed needs more, and every such integer fits in a float."""
     fits = is_integer(value) and value >= minimum
     require(fits, f"{name} must be an integer >= {minimum}", value)
     require(value < 2**128, f"{name} must be an integer below 2**128", value)
@@ -53,7 +53,7 @@ def integer(name: str, value: int, minimum: int) -> int:
 
 
 def pair(name: str, value: Size, minimum: int) -> Pair:
-    """An int, or (height, width), as (height, width); ValueError if not integers >= minimum."""
+    """(height, width) from an int or a pair; ValueError unless both are integers >= minimum."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     require(len(values) == 2, f"{name} must be an integer or (height, width)", value)
     height, width = values
@@ -61,8 +61,8 @@ def pair(name: str, value: Size, minimum: int) -> Pair:
 
 
 def sides(name: str, value: Any) -> Sides:
-    """An int, (height, width) or (top, bottom, left, right), as ((top, bottom), (left, right));
-    ValueError if not integers >= 0."""
+    """((top, bottom), (left, right)) from an int, (height, width) or (top, bottom, left, right);
+    ValueError unless all are integers >= 0."""
     count = len(value) if isinstance(value, (tuple, list)) else 2
     choice = 'an integer, (height, width), (top, bottom, left, right) or "same"'
     require(count in (2, 4), f"{name} must be {choice}", value)
@@ -100,43 +100,43 @@ def fraction(name: str, value: float) -> float:
 
 
 def flag(name: str, value: bool) -> bool:
-    """`value` as a bool; ValueError if it is anything else, such as an argument out of place."""
+    """`value` as a bool; ValueError if it is anything else, such as a misplaced argument."""
     require(isinstance(value, (bool, np.bool_)), f"{name} must be True or False", value)
     return bool(value)
 
 
 def generator(rng: np.random.Generator) -> np.random.Generator:
-    """`rng` itself; ValueError if it is no generator."""
-    sentence = "rng must be a Generator, as from numpy.random.default_rng(0)"
+    """`rng` itself; ValueError if it is not a generator."""
+    sentence = "rng must be a Generator, such as numpy.random.default_rng(0)"
     require(isinstance(rng, np.random.Generator), sentence, rng)
     return rng
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
-    """`value`, an array or nested lists, as an array; ValueError if it is not of real numbers."""
+    """`value`, an array or nested lists, as an array; ValueError unless it holds real numbers."""
     if isinstance(value, np.ndarray):
         array_module(value)
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError):  # on a GPU; nested lists of different lengths
+    except (TypeError, ValueError):  # an array on a GPU, or nested lists of different lengths
         array = np.asarray(None)
     require(array.dtype.kind in "biuf", f"{name} must be an array of numbers on the host", value)
     return array
 
 
 def float_dtype(dtype: Any) -> np.dtype:
-    """`dtype` as a NumPy dtype; ValueError if it is not one that layers compute with."""
+    """`dtype` as a NumPy dtype; ValueError unless it is float32 or float64."""
     try:
         found = None if dtype is None else np.dtype(dtype)
     except (TypeError, ValueError):
         found = None
-    if found is None or found not in FLOATS:  # None equals float64, which is NumPy's default
-        raise ValueError(f"expected a dtype of floats, float32 or float64, but got {shown(dtype)}")
+    if found is None or found not in FLOATS:  # None would equal float64, NumPy's default
+        raise ValueError(f"expected dtype float32 or float64 but got {shown(dtype)}")
     return found
 
 
 def sizes(owner: object, shape: Sequence[int], minimum: int = 0) -> Shape:
-    """`shape` as a tuple; ValueError if it is not one of integers >= minimum."""
+    """`shape` as a tuple; ValueError unless all its sizes are integers >= minimum."""
     if not isinstance(shape, (tuple, list)):
         raise ValueError(f"{owner} expected a shape, a tuple of integers, but got {shown(shape)}")
     if all(type(size) is int and size >= minimum for size in shape):  # as they are in training

@@ -1,5 +1,5 @@
-"""Arrays and shapes are checked where they come in; what does not fit gets one sentence: what was
-expected, what was given, how to fix it. arguments.py does so for plain values."""
+"""Checks of the arrays and shapes that layers are given. A bad one raises ValueError in one
+sentence: what was expected, what was given, how to fix it. arguments.py checks plain values."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from minicnn.backend import Array, array_module, device_of
 
 
 def check_float(owner: object, x: Array, name: str = "x") -> None:
-    """Raises ValueError unless x, called `name`, is an array of float32 or float64. The sums of
-    narrower floats overflow and lose digits: float16 ends at 65504 and counts to 2048."""
+    """Raises ValueError unless x, called `name`, is an array of float32 or float64. Sums of
+    narrower floats overflow and lose digits: float16 ends at 65504 and counts only to 2048."""
     array_module(x)
     if x.dtype not in FLOATS:
         is_image = name == "x" and x.dtype == np.uint8
         images = " / 255 if it holds images of bytes" if is_image else ""
         raise ValueError(
-            f"{owner} expected {name} of float32 or float64 but got {x.dtype}: convert it with "
+            f"{owner} expected {name} in float32 or float64 but got {x.dtype}: convert it with "
             f".astype('float32'){images}"
         )
 
 
 def check_device(owner: object, name: str, x: Array, other: Array) -> None:
-    """Raises ValueError unless x, called `name`, is where `other` is, on the host or on the GPU."""
+    """Raises ValueError unless x, called `name`, is on the device of `other`."""
     if type(x) is not type(other) and device_of(x) != device_of(other):
         place = device_of(other)
         raise ValueError(
@@ -44,8 +44,8 @@ def check_images(owner: object, x_shape: Shape, channels: int | None = None) -> 
 
 
 def check_input(layer: Any, x: Array) -> Shape:
-    """The shape of the layer's output. Raises ValueError unless x is floats, where the layer's
-    arrays are, and of a shape that fits."""
+    """The shape of the layer's output. Raises ValueError unless x holds floats, is on the layer's
+    device, and has a shape that fits."""
     check_float(layer, x)
     for array in layer.arrays.values():
         check_device(layer, "x", x, array)
@@ -53,10 +53,10 @@ def check_input(layer: Any, x: Array) -> Shape:
 
 
 def check_gradient(owner: object, dy: Array, y_shape: Shape, saved: Array | None = None) -> None:
-    """Raises ValueError unless the upstream gradient is floats, of the shape of the output, and
-    where the `saved` array is, if that is given."""
+    """Raises ValueError unless the upstream gradient dy holds floats, has the shape of y, and is
+    on the device of the `saved` array, if that is given."""
     check_float(owner, dy, "dy")
     if dy.shape != y_shape:
-        raise ValueError(f"{owner} expected dy of y's shape {y_shape} but got {dy.shape}")
+        raise ValueError(f"{owner}: dy must have y's shape {y_shape} but has {dy.shape}")
     if saved is not None:
         check_device(owner, "dy", dy, saved)

@@ -1,7 +1,7 @@
 """Initial weights: random, with the variance that keeps signals and gradients alive.
 
-A weight of shape (out, in, *kernel) lets each output sum over fan_in = in * prod(kernel) inputs,
-and each input feed fan_out = out * prod(kernel) outputs (of a convolution with one group; PyTorch
+With a weight of shape (out, in, *kernel), each output sums over fan_in = in * prod(kernel) inputs,
+and each input feeds fan_out = out * prod(kernel) outputs (in a convolution with one group; PyTorch
 uses the same numbers for any). With independent weights of mean 0, and E for the mean,
 
     Var(y) = fan_in * Var(weight) * E(x**2)         forward keeps E(x**2) if Var = 1/fan_in
@@ -31,15 +31,15 @@ from minicnn.backend import Array
 
 
 def glorot_uniform(shape: Shape, rng: Generator | None = None, dtype: Any = np.float32) -> Array:
-    """Weights of `shape` (out, in, *kernel), uniform, drawn on the host from `rng`; a fresh
-    generator, different in each run, if that is None."""
+    """Uniform weights of `shape` (out, in, *kernel), drawn on the host from `rng`; if that is None,
+    from a fresh generator that differs in each run."""
     fan_in, fan_out = _fans(shape)
     bound = math.sqrt(6 / (fan_in + fan_out))  # (1)
     return _generator(rng).uniform(-bound, bound, shape).astype(float_dtype(dtype))
 
 
 def he_normal(shape: Shape, rng: Generator | None = None, dtype: Any = np.float32) -> Array:
-    """Weights of `shape` (out, in, *kernel), normal, for layers that a ReLU follows; drawn as in
+    """Normal weights of `shape` (out, in, *kernel), for layers followed by a ReLU; drawn as in
     `glorot_uniform`."""
     fan_in, _ = _fans(shape)
     deviation = math.sqrt(2 / fan_in)  # (2)

@@ -1,4 +1,4 @@
-"""Every picture, drawn with matplotlib and without a display."""
+"""Every picture, drawn with matplotlib; no display is needed."""
 
 import contextlib
 import io
@@ -13,6 +13,7 @@ import numpy as np
 
 from minicnn.arguments import are_strings, flag, integer, numbers, positive, require
 from minicnn.backend import Array
+from minicnn.datasets import Dataset
 from minicnn.files import as_path, write_atomically
 from minicnn.training.history import History
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def training_curves(history: History) -> "Figure":
-    """Loss and accuracy against epochs, as the course draws them: training a few times an epoch,
-    the test set after each epoch."""
+    """Loss and accuracy against epochs: on the training set a few times an epoch, on the test set
+    after each epoch."""
     is_history = isinstance(history, History) and bool(history.curve)
-    require(is_history, "history must be one of an epoch or more, as fit returns", history)
+    require(is_history, "history must be what fit returns after one epoch or more", history)
     from matplotlib.figure import Figure  # here: importing it takes longer than all of minicnn
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -54,13 +55,13 @@ def image_grid(
 ) -> "Figure":
     """Images (H, W) or (H, W, 3) side by side, `columns` in a row, each `size` inches wide.
 
-    Each is scaled to its own range of values, from black to white; if `signed`, from blue (below
-    zero) over white (zero) to red, on one scale for all.
+    Each is scaled to its own range of values, from black to white; if `signed`, all share one scale
+    from blue (negative) through white (zero) to red.
     """
     from matplotlib.figure import Figure
 
     is_some = isinstance(images, (list, tuple, np.ndarray)) and len(images) > 0
-    require(is_some, "images must be a list of one or more", images)
+    require(is_some, "images must be a list of one or more images", images)
     images = [numbers("an image", image) for image in images]
     for image in images:
         is_image = image.size > 0 and (image.ndim == 2 or image.shape[2:] in ((3,), (4,)))
@@ -85,13 +86,48 @@ def image_grid(
         if i < len(images):
             axes.imshow(images[i], **style)
             if titles:
-                axes.set_title(titles[i], fontsize=8)
+                axes.set_title(titles[i], fontsize=8, parse_math=False)
+    return figure
+
+
+def labelled_images(data: Dataset, index: Sequence[int] | Array, columns: int = 8) -> "Figure":
+    """The images of a data set at those indices, each below the name of its class. One axes holds
+    them all, which is drawn in a tenth of the time that one for each would take."""
+    require(isinstance(data, Dataset), "data must be a Dataset, as digits() gives two", data)
+    from matplotlib.figure import Figure
+
+    chosen, labels = data.to("cpu").batch(np.asarray(index))  # (n, C, H, W)
+    require(len(labels) > 0, "index must be that of one or more images", index)
+    columns = min(integer("columns", columns, 1), len(labels))
+    rows, (height, width) = math.ceil(len(labels) / columns), chosen.shape[2:]
+    gap, between = math.ceil(height / 4), math.ceil(width / 8)  # above and beside each image
+    mosaic = np.ones((rows * (height + gap), columns * (width + between), 3), np.float32)
+    cell = 1 + 1 / 8  # inches
+    size = columns * cell, rows * cell * (height + gap) / (width + between)
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for i, (image, label) in enumerate(zip(chosen, labels)):
+        row, column = divmod(i, columns)
+        top, left = row * (height + gap) + gap, column * (width + between) + between // 2
+        mosaic[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+        name = data.classes[label]
+        axes.text(
+            left + width / 2 - 0.5,
+            top - 0.5 - gap / 8,
+            name if len(name) <= 16 else f"{name[:14]}...",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            parse_math=False,
+        )
+    axes.imshow(mosaic, aspect="auto", interpolation="nearest")
     return figure
 
 
 def confusion_matrix(counts: Array, classes: Sequence[str]) -> "Figure":
-    """Counts (K, K) of images, by true class in rows and by predicted class in columns. Colour is
-    the share of the row, so classes of different sizes compare."""
+    """Counts (K, K) of images, with true classes in rows and predicted classes in columns. Colour
+    shows the share of the row, so that classes of different sizes can be compared."""
     from matplotlib.figure import Figure
 
     is_names = are_strings(classes) and len(classes) > 0
@@ -114,8 +150,8 @@ def confusion_matrix(counts: Array, classes: Sequence[str]) -> "Figure":
 
 
 class LiveFigure:
-    """Shows figures, each in the place of the one before: below the cell of a notebook, or in a
-    window, or, where there is no display, in the PNG file `path`. `place` says in which."""
+    """Shows figures, each replacing the one before: below the cell of a notebook, in a window, or,
+    without a display, in the PNG file `path`. `place` says which."""
 
     def __init__(self, path: Path | str) -> None:
         path = as_path(path)
@@ -131,24 +167,24 @@ class LiveFigure:
 
 
 def _notebook_cell() -> Callable[[bytes], None] | None:
-    """Shows a PNG below the cell that runs, if one does."""
+    """A function that shows a PNG below the running cell of a notebook; None outside a notebook."""
     if "IPython" not in sys.modules:  # every notebook has it loaded, and it is slow to load
         return None
     from IPython import display, get_ipython
 
     if not hasattr(get_ipython(), "kernel"):  # IPython in a terminal, which shows text only
         return None
-    # a handle leaves alone what else the cell prints, which clear_output would wipe out
-    cell = display.display(display.Markdown("The picture comes here."), display_id=True)
+    # with a handle, the cell's other output stays; clear_output would wipe it out
+    cell = display.display(display.Markdown("The picture appears here."), display_id=True)
     return lambda png: cell.update(display.Image(png))
 
 
 def _window() -> Callable[[bytes], None] | None:
-    """Shows a PNG in a new window, if there is a display. The window is plain Tk, which takes a PNG
-    as it is; a figure that matplotlib shows has to come from pyplot, with its global state."""
+    """A function that shows a PNG in a new window; None without a display. The window is plain Tk,
+    since matplotlib shows only figures that come from pyplot, with its global state."""
     try:
         import tkinter
-    except ImportError:  # many systems package it apart from Python
+    except ImportError:  # many systems package it separately
         return None
     try:
         window = tkinter.Tk(className="minicnn")
@@ -158,9 +194,9 @@ def _window() -> Callable[[bytes], None] | None:
     label.pack()
 
     def show(png: bytes) -> None:
-        with contextlib.suppress(tkinter.TclError):  # closed by hand; the work goes on
+        with contextlib.suppress(tkinter.TclError):  # closed by hand; training continues
             image = tkinter.PhotoImage(master=window, data=png)
-            label.image = image  # type: ignore[attr-defined]  # Tk itself keeps no hold
+            label.image = image  # type: ignore[attr-defined]  # Tk keeps no reference to it
             label.configure(image=image)
             window.update()
 

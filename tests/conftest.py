@@ -1,4 +1,4 @@
-"""What several test files share: a little data and a network that learns it in no time."""
+"""What several test files share: a little data and a network that learns it fast."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def run_command(capsys):
 
 @pytest.fixture
 def new_net():
-    """A function seed -> network of four layers; one seed gives the same weights each time."""
+    """A function seed -> network of four layers; the same seed gives the same weights each time."""
 
     def build(seed=0):
         rng = np.random.default_rng(seed)

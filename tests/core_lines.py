@@ -18,10 +18,10 @@ CORE = {
     "layers/": "base linear activations conv pooling reshaping composite sequential",
 }
 BEYOND = {
-    "": "adam",
+    "": "adam zoo",
     "layers/": "normal normalization dropout residual conv_transpose",
 }
-BUDGET, BEYOND_BUDGET = 1025, 350
+BUDGET, BEYOND_BUDGET = 1000, 440
 LAYOUT = {
     tokenize.COMMENT,
     tokenize.NL,

@@ -12,9 +12,9 @@ rest.
 
 Files: of each kind, a byte is changed, the end is cut off, bytes are appended or doubled. What is
 read then has to be refused in one sentence or be exactly what was written. No more memory is taken
-than twice that for the whole file, and 2 MiB for buffers; Pillow's own memory is not seen. Two
-kinds have no sum over all their bytes, and for them other content of the right form counts too: a
-plain IDX file of unknown origin and a picture.
+than twice that for the whole file, and 2 MiB for buffers; Pillow's own memory is not seen. Some
+kinds have no sum over all their bytes, and for them other content of the right form counts too:
+plain IDX files of unknown origin, pictures, text and CIFAR's records.
 """
 
 import argparse
@@ -42,7 +42,15 @@ from tqdm import tqdm
 
 from minicnn.cli import commands, training
 from minicnn.cli import data as cli_data
-from minicnn.datasets import digits, fashion_mnist, read_idx, read_image, sources
+from minicnn.datasets import (
+    cache,
+    digits,
+    fashion_mnist,
+    open_data,
+    read_idx,
+    read_image,
+    sources,
+)
 from minicnn.files import write_atomically
 from minicnn.runs import run_folder
 from minicnn.runs.checkpoint import load_checkpoint
@@ -74,6 +82,7 @@ def start(arguments: tuple[str, ...], data: list, log: Path, in_full: bool) -> i
                 changes += [
                     (training, "estimate_seconds", lambda *args, **options: 1.0),
                     (run_folder, "training_curves", lambda history: b"curves"),
+                    (run_folder, "labelled_images", lambda data, index: b"images"),
                     (
                         run_folder,
                         "save_figure",
@@ -209,6 +218,99 @@ def kinds(folder: Path) -> Iterator[Kind]:
     yield Kind(
         "PNG", picture, lambda: read_image(picture).tolist(), lambda pixels: np.shape(pixels)
     )
+    yield from _own_files(folder)
+
+
+def _own_files(folder: Path) -> Iterator[Kind]:
+    """Files of the kinds that `open_data` finds out."""
+    rng = np.random.default_rng(2)
+    images = rng.integers(256, size=(30, 8, 8), dtype=np.uint8)
+    labels = np.arange(30, dtype=np.uint8) % 3
+
+    def made(name: str) -> Path:
+        (folder / name).mkdir()
+        return folder / name
+
+    place = made("classes")
+    for i, image in enumerate(images):
+        (place / f"class {labels[i]}").mkdir(exist_ok=True)
+        Image.fromarray(image).save(place / f"class {labels[i]}" / f"{i}.png")
+    yield _opened("folder of pictures", place / "class 0" / "0.png", place)
+    yield _cached(place, folder / "cache")
+    place = made("listed")
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(place / f"{i}.png")
+    rows = "".join(f"{i}.png,class {label}\n" for i, label in enumerate(labels))
+    (place / "labels.csv").write_text("filename,label\n" + rows)
+    yield _opened("CSV of pictures", place / "labels.csv", place)
+    lines = [",".join(map(str, (k, *image.flat))) for k, image in zip(labels, images)]
+    header = ",".join(["label", *(f"pixel{i}" for i in range(64))])
+    table = "\n".join([header, *lines, ""])
+    plain, zipped = folder / "pixels.csv", folder / "pixels.csv.gz"
+    plain.write_text(table)
+    zipped.write_bytes(gzip.compress(table.encode()))
+    yield _opened("CSV of pixels", plain, plain)
+    yield _opened("CSV, gzipped", zipped, zipped, has_sum=True)
+    for name, save in ("npz", np.savez), ("npz, compressed", np.savez_compressed):
+        path = folder / f"{name}.npz"
+        save(path, x=images, y=labels)
+        yield _opened(name, path, path, has_sum=True)
+    place = made("emnist")
+    start = "emnist-letters-train"
+    _write_idx(place / f"{start}-images-idx3-ubyte", images)
+    _write_idx(place / f"{start}-labels-idx1-ubyte", labels + 1)
+    (place / "emnist-letters-mapping.txt").write_text("1 65 97\n2 66 98\n3 67 99\n")
+    yield _opened("EMNIST, images", place / f"{start}-images-idx3-ubyte", place)
+    yield _opened("EMNIST, labels", place / f"{start}-labels-idx1-ubyte", place)
+    yield _opened("EMNIST, mapping", place / "emnist-letters-mapping.txt", place)
+    place = made("qmnist")
+    extended = np.zeros((30, 8), ">i4")
+    extended[:, 0] = labels
+    _write_idx(place / "qmnist-train-images-idx3-ubyte", images)
+    _write_idx(place / "qmnist-train-labels-idx2-int", extended)
+    yield _opened("QMNIST, labels", place / "qmnist-train-labels-idx2-int", place)
+    for name, files, coarse in (
+        ("CIFAR-10", ("data_batch_1.bin", "test_batch.bin"), ()),
+        ("CIFAR-100", ("train.bin", "test.bin"), (0,)),
+    ):
+        place = made(name)
+        for file in files:
+            pixels = rng.integers(256, size=(10, 3072), dtype=np.uint8)
+            content = [bytes((*coarse, k)) + pixels[k].tobytes() for k in range(10)]
+            (place / file).write_bytes(b"".join(content))
+        yield _opened(name, place / files[0], place)
+
+
+def _opened(name: str, path: Path, place: Path, has_sum: bool = False) -> Kind:
+    """The file `path` of a data set in `place`."""
+
+    def load() -> tuple:
+        parts = open_data(place)
+        arrays = [array.tobytes() for part in parts for array in (part.images, part.labels)]
+        return parts[0].images.shape[1:], parts[0].classes, parts[0].files, arrays
+
+    return Kind(name, path, load, None if has_sum else lambda found: found[0])
+
+
+def _cached(place: Path, entries: Path) -> Kind:
+    """An entry of the cache: what is damaged is decoded anew, so that no damage shows."""
+    opened = _opened("cache", place, place, has_sum=True)
+
+    def load() -> object:
+        with (
+            mock.patch.object(cache, "folder", lambda: entries),
+            mock.patch.object(cache, "SMALL", 0),
+        ):
+            return opened.load()
+
+    load()
+    return dataclasses.replace(opened, path=next(entries.iterdir()), load=load)
+
+
+def _write_idx(path: Path, array: np.ndarray) -> None:
+    kind = 8 if array.dtype == np.uint8 else 12
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, kind, array.ndim, *array.shape)
+    path.write_bytes(header + array.tobytes())
 
 
 def _fashion_mnist(name: str, folder: Path, suffix: str) -> Kind:
@@ -270,6 +372,7 @@ def corruptions(count: int, seed: int = 0, progress: bool = False) -> list[str]:
     """
     rng = np.random.default_rng(seed)
     rows = [f"{'kind':22}  {'refused':>7}  {'loaded equal':>12}  {'other content':>13}"]
+    Image.init()  # loads all of Pillow's formats, as the first file of an unknown format would
     tracemalloc.start()
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
-"""Every public function, given what does not fit: one sentence of our own, and nothing changed.
+"""Every public function, given bad arguments: it raises one sentence, and changes nothing.
 
-An argument is replaced at a time, in a call that works as it stands.
+Arguments are replaced one at a time, in a call that works otherwise.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from minicnn import (
     reference,
 )
 from minicnn.cli.summary import summarize
-from minicnn.datasets import Dataset
+from minicnn.datasets import Dataset, Preparation
 from minicnn.explain import trace
 from minicnn.gradcheck import LossLayer, check_gradients, numerical_gradient
 from minicnn.initializers import glorot_uniform, he_normal
@@ -96,12 +96,12 @@ NO_FLAG = "must be True or False, got "
 NO_PATH = "expected a path, a string or a Path, but got "
 NO_ARRAY = "expected a NumPy or CuPy array but got "
 NO_NUMBERS = "must be an array of numbers on the host, got "
-NO_FLOATS = "of float32 or float64 but got "
-NO_DTYPE = "expected a dtype of floats, float32 or float64, but got "
+NO_FLOATS = "in float32 or float64 but got "
+NO_DTYPE = "expected dtype float32 or float64 but got "
 NO_DEVICE = "expected a device of cpu, gpu, auto but got "
 NO_SHAPE = "expected a shape, a tuple of integers, but got "
 NO_MAPPING = "must map names to arrays, got "
-NO_GENERATOR = r"rng must be a Generator, as from numpy.random.default_rng\(0\), got "
+NO_GENERATOR = r"rng must be a Generator, such as numpy.random.default_rng\(0\), got "
 
 INTEGERS = [(value, NO_INTEGER) for value in (None, "3", -1, 1.5, True, [1], BYTES)]
 PAIRS = [(value, NO_INTEGER) for value in (None, "3", 1.5, True, (1, -1), BYTES)]
@@ -146,7 +146,7 @@ def door_to_layer(layer, x):
     def backward(dy, need_dx=True):
         return layer.backward(dy, saved, need_dx)
 
-    shapes = [(floats(*shape), "expected dy of y's shape ") for shape in ((0, 2), (1, *y.shape))]
+    shapes = [(floats(*shape), "dy must have y's shape ") for shape in ((0, 2), (1, *y.shape))]
     door(f"{name}.backward", backward, {"dy": y}, {"dy": [*FLOATS, *shapes]})
     for method in (layer.output_shape, layer.multiply_adds):
         door(f"{name}.{method.__name__}", method, {"x_shape": x.shape}, {"x_shape": SHAPES})
@@ -247,7 +247,9 @@ door(
         "rng": GENERATORS,
     },
 )
-no_layers = [(value, "must be a layer, as Sequential") for value in (ReLU, [NET], BYTES, "relu")]
+no_layers = [
+    (value, "must be a layer, such as Sequential") for value in (ReLU, [NET], BYTES, "relu")
+]
 door(
     "Residual",
     Residual,
@@ -320,7 +322,7 @@ for optimizer in (SGD(0.1, momentum=0.5, clip_norm=1), Adam(), AdamW()):
         {"params": PARAMS, "grads": PARAMS},
         {name: [*MAPPINGS, *arrays, *shapes] for name in ("params", "grads")},
     )
-unknown = [({name: floats(2)}, "the state of SGD is named velocity") for name in ("v.a", 1)]
+unknown = [({name: floats(2)}, "names in the state of SGD must be velocity") for name in ("v.a", 1)]
 door(
     "SGD.load_state",
     SGD(0.1, momentum=0.5).load_state,
@@ -329,7 +331,7 @@ door(
 )
 for kind in (Adam, AdamW):
     kept = {"mean.weight": floats(2, 3), "mean_square.weight": floats(2, 3), "step": np.array(3)}
-    unknown = [({"step": np.array(1), name: floats(2)}, "named mean.P") for name in ("m.a", 1)]
+    unknown = [({"step": np.array(1), name: floats(2)}, "must be mean.P") for name in ("m.a", 1)]
     unknown += [({**kept, "step": step}, "one integer") for step in (LABELS, floats())]
     unknown += [({**kept, "step": 3}, NO_ARRAY), ({**kept, "step": np.array(-1)}, NO_INTEGER)]
     unknown += [({}, f"the state of {kind.__name__} must have the entry step")]
@@ -347,7 +349,7 @@ door(
     optimizers.warmup,
     {"schedule": optimizers.cosine, "rise": 0.1},
     {
-        "schedule": [*FUNCTIONS, (None, "schedule must be a function, as cosine")],
+        "schedule": [*FUNCTIONS, (None, "schedule must be a function, such as cosine")],
         "rise": [*rates, (0, "rise must be between 0 and 1, got 0"), (1, "rise .* got 1")],
     },
 )
@@ -360,7 +362,7 @@ labelled = {"logits": floats(2, 3), "labels": np.array([0, 1])}
 no_targets = [
     (np.full((2, 3), value), r"0\.\.1, got .* at index 0, 0") for value in (-0.5, 2.0, np.nan)
 ]
-no_targets += [(np.eye(2, 3, dtype=int), r"labels \(N, K\) of float32")]
+no_targets += [(np.eye(2, 3, dtype=int), r"labels \(N, K\) in float32")]
 options = {"label_smoothing": 0.1, "class_weights": np.ones(3)}
 smoothings = [*rates, (-0.1, "a number from 0 to 1, got -0.1"), (1.1, "from 0 to 1, got 1.1")]
 door(
@@ -437,7 +439,9 @@ for form, (forward, backward) in CONVOLUTIONS.items():
         {**convolved, "bias": floats(2), **geometry},
         {**wrong, "bias": [*kinds[1:], (floats(3), "expected bias"), (floats(0), "expected bias")]},
     )
-    no_dy = [(floats(*shape), "expected dy") for shape in ((2, 2, 4, 3), (0,), ())]
+    no_dy = [
+        (floats(*shape), "expected dy|dy must have y's shape") for shape in ((2, 2, 4, 3), (0,), ())
+    ]
     door(
         f"conv2d_backward as {form}",
         backward,
@@ -546,7 +550,7 @@ for name in ("sigmoid", "tanh", "relu"):
         f"reference.{name}_backward",
         lambda dy, x, f=backward: f(dy, x),
         {"dy": floats(2), "x": floats(2)},
-        {"dy": [*NUMBERS, (floats(3), "expected dy")], "x": [*NUMBERS, (floats(0), "expected dy")]},
+        {"dy": [*NUMBERS, (floats(3), "dy must")], "x": [*NUMBERS, (floats(0), "dy must")]},
     )
 channels = {"weight": floats(1), "bias": floats(1), "eps": 1e-5}
 wrong_channels = {
@@ -590,11 +594,12 @@ door(
     },
 )
 
-no_images = [(floats(2, 1, 5, 5), "images of uint8"), (BYTES[0], "images of uint8")]
+no_images = [(floats(2, 1, 5, 5), "images as uint8"), (BYTES[0], "images as uint8")]
 door(
     "Dataset",
     Dataset,
-    {"images": BYTES, "labels": LABELS, "classes": ("a", "b", "c"), "name": "small"},
+    {"images": BYTES, "labels": LABELS, "classes": ("a", "b", "c"), "name": "small"}
+    | {"preparation": Preparation(), "files": ()},
     {
         "images": [*ARRAYS, *no_images, (BYTES[:0], "integer labels"), (BYTES[:3], "labels")],
         "labels": [
@@ -608,6 +613,8 @@ door(
         "classes": [(names, "tuple of names") for names in (None, 3, "abc", (0, 1, 2), {"a": 1})]
         + [((), "expected labels 0 to -1"), (["a"], "expected labels 0 to 0")],
         "name": [(value, "name must be a string") for value in (None, 3, b"small")],
+        "preparation": [(p, "must be a Preparation, got") for p in (None, {}, Preparation)],
+        "files": [(f, "files must be a tuple of 6 names") for f in (None, "abc", ("a",), [1] * 6)],
     },
 )
 slices = [slice(0.5), slice("a"), slice(None, None, 0), slice(BYTES)]
@@ -678,9 +685,12 @@ for load in (minicnn.mnist, minicnn.fashion_mnist):
 
 training = {"epochs": 1, "batch_size": 3, "seed": 0, "workers": 1, "progress": False}
 training |= {"loss": minicnn.softmax_cross_entropy}
+training |= {"freeze": ()}
 training |= {"optimizer": None, "schedule": optimizers.cosine, "on_epoch": None, "on_step": None}
-NO_NETS = [(net, "net must be a layer, as lenet") for net in (None, Linear, "lenet", [NET])]
-wrong_data = [(d, "data must be a Dataset, as digits") for d in ("digits", BYTES, (DATA, DATA))]
+NO_NETS = [(net, "net must be a layer, such as lenet") for net in (None, Linear, "lenet", [NET])]
+wrong_data = [
+    (d, "data must be a Dataset, such as digits") for d in ("digits", BYTES, (DATA, DATA))
+]
 wrong_data += [(DATA[:0], "expected at least one image")]
 narrow = Sequential(Flatten(), Linear(25, 2))
 wrong_nets = [(net, "a score for each class") for net in (narrow, Flatten(), Sequential())]
@@ -697,8 +707,10 @@ door(
         "seed": INTEGERS,
         "workers": INTEGERS[1:],
         "progress": FLAGS,
-        "optimizer": [(value, "optimizer must be one") for value in (0.1, "SGD", SGD, [], BYTES)],
-        "loss": [*FUNCTIONS, (None, "loss must be a function, as softmax_cross_entropy, got None")],
+        "optimizer": [
+            (value, "optimizer must be an optimizer") for value in (0.1, "SGD", SGD, [], BYTES)
+        ],
+        "loss": [*FUNCTIONS, (None, "loss must be a function, such as softmax_cross_entropy")],
         "schedule": [
             *FUNCTIONS,
             (None, "schedule must be a function"),
@@ -707,6 +719,10 @@ door(
         ],
         "on_epoch": FUNCTIONS,
         "on_step": FUNCTIONS,
+        "freeze": [
+            *((value, "freeze must be names of layers or parameters") for value in (3, "0", (0,))),
+            (("9",), "expected to freeze layers or parameters among"),
+        ],
         "start": [(value, "start must be a Position") for value in (0, "1", HISTORY, BYTES)],
     },
 )
@@ -741,8 +757,10 @@ door(
             (floats(3), "must be integers"),
             (-LABELS[:3], "0..2"),
         ],
-        "optimizer": [(o, "optimizer must be one") for o in (None, 0.1, "SGD", SGD, [], BYTES)],
-        "loss": [*FUNCTIONS, (None, "loss must be a function, as softmax_cross_entropy, got None")],
+        "optimizer": [
+            (o, "optimizer must be an optimizer") for o in (None, 0.1, "SGD", SGD, [], BYTES)
+        ],
+        "loss": [*FUNCTIONS, (None, "loss must be a function, such as softmax_cross_entropy")],
     },
 )
 positive = [*INTEGERS, (0, ">= 1")]
@@ -753,6 +771,9 @@ wrong_settings |= {"nesterov": DOORS["SGD"][2]["nesterov"], "seed": INTEGERS}
 wrong_settings["schedule"] = [
     (value, "schedule must be one of constant, cosine, .*, got")
     for value in (None, "linear", 1, BYTES)
+]
+wrong_settings["freeze"] = [
+    (v, "freeze must be a tuple of names") for v in (None, "0", ["0"], (0,))
 ]
 door(
     "Settings",
@@ -767,7 +788,7 @@ door(
     {
         "model": no_origin,
         "data": no_origin,
-        "classes": [(c, "tuple of the names of the classes") for c in (None, ["a"], "ab", (0, 1))],
+        "classes": [(c, "tuple of class names") for c in (None, ["a"], "ab", (0, 1))],
     },
 )
 
@@ -812,11 +833,15 @@ wrong_run = {
 door(
     "train_run",
     train_in,
-    {**running, "model": None},
-    {**wrong_run, "model": [(value, "expected the name of a network") for value in (3, b"a", NET)]},
+    {**running, "model": None, "started_from": ""},
+    {
+        **wrong_run,
+        "model": [(value, "expected the name of a network") for value in (3, b"a", NET)],
+        "started_from": [(value, "started_from must be a string") for value in (None, 3, b"a")],
+    },
 )
 other_settings = [
-    (Settings(epochs=2, lr=0.1), "cannot go on with other settings: lr is 0.9, not 0.1")
+    (Settings(epochs=2, lr=0.1), "cannot be resumed with other settings: lr is 0.9, not 0.1")
 ]
 door(
     "resume_run",
@@ -824,7 +849,7 @@ door(
     {**running, "folder": "run", "checkpoint": None},
     {
         **wrong_run,
-        "folder": [*PATHS, (None, NO_PATH), ("none", "has no checkpoint to go on from")],
+        "folder": [*PATHS, (None, NO_PATH), ("none", "has no checkpoint to resume from")],
         "settings": [*wrong_run["settings"], *other_settings],
         "checkpoint": [(value, "checkpoint must be a Checkpoint") for value in (0, "a", HISTORY)],
     },
@@ -860,9 +885,7 @@ door(
             (np.tanh, r"function\(array\) must be one number, got an array of float64 \(3,\)"),
             (lambda array: None, NO_NUMBERS),
         ],
-        "array": [
-            (a, "need an array of float64 but") for a in (None, [1.0], floats(2), 1.0, LABELS)
-        ]
+        "array": [(a, "need a float64 array but") for a in (None, [1.0], floats(2), 1.0, LABELS)]
         + [(np.broadcast_to(1.0, 3), "array must be writable")],
         "step": steps,
     },
@@ -879,7 +902,7 @@ door(
     "LossLayer.backward",
     lambda dy: of_loss.backward(dy, floats(2)),
     {"dy": np.ones(())},
-    {"dy": [*FLOATS, (floats(2), "expected dy of y's shape ")]},
+    {"dy": [*FLOATS, (floats(2), "dy must have y's shape ")]},
 )
 door("LossLayer.output_shape", of_loss.output_shape, {"x_shape": (2,)}, {"x_shape": SHAPES})
 
@@ -888,7 +911,7 @@ door(
     summarize,
     {"net": NET, "x_shape": (1, 1, 5, 5)},
     {
-        "net": [(net, r"net must be a layer, as lenet\(\)") for net in (None, ReLU, BYTES)],
+        "net": [(net, r"net must be a layer, such as lenet\(\)") for net in (None, ReLU, BYTES)],
         "x_shape": [*SHAPES, ((), r"\(N, C, H, W\)"), ((1, 5, 5), r"\(N, C, H, W\)")],
     },
 )
@@ -922,14 +945,15 @@ door(
     "training_curves",
     training_curves,
     {"history": HISTORY},
-    {"history": [(h, "history must be one of an epoch") for h in (None, {}, History(6, "cpu"))]},
+    {"history": [(h, "history must be what fit returns") for h in (None, {}, History(6, "cpu"))]},
 )
 
 door(
     "read_idx",
     datasets.read_idx,
-    {"path": "a.idx", "shape": (2, 3), "max_bytes": 9},
+    {"path": "a.idx", "shape": (2, 3), "max_bytes": 9, "dtype": np.uint8},
     {
+        "dtype": [(d, "dtype must be uint8 or int32, got") for d in (None, "abc", float, BYTES)],
         "path": [*PATHS, (None, NO_PATH)],
         "shape": [*SHAPES[1:], ((2, 2), "holds 2 x 3 values, expected 2 x 2")],
         "max_bytes": [*INTEGERS, (0, ">= 1")],
@@ -938,16 +962,63 @@ door(
 door(
     "read_image",
     datasets.read_image,
-    {"path": "a.png", "size": (8, 9), "invert": None},
+    {"path": "a.png", "size": (8, 9), "invert": None, "colour": False},
     {
+        "colour": FLAGS,
         "path": [*PATHS, (None, NO_PATH)],
         "size": [*PAIRS, (0, NO_INTEGER), ((1, 0), NO_INTEGER)],
         "invert": FLAGS[1:],
     },
 )
+preparing = {"size": (8, 9), "colour": False, "invert": None}
+of_size = [*PAIRS, (0, NO_INTEGER), ((1, 0), NO_INTEGER)]
+door(
+    "Preparation",
+    Preparation,
+    preparing,
+    {"size": of_size, "colour": FLAGS, "invert": FLAGS[1:]},
+)
+door("Preparation.read", Preparation().read, {"path": "a.png"}, {"path": [*PATHS, (None, NO_PATH)]})
+shares = [*SHARES[1:], (0, "test_share must be in"), (1.0, "test_share must be in")]
+opening = {"size": 8, "colour": False, "test_share": 0.5, "seed": 0, "skip_bad": False}
+opening |= {"invert": False}
+wrong_opening = {
+    "size": [*INTEGERS[1:], (0, NO_INTEGER)],
+    "colour": FLAGS[1:],
+    "test_share": shares,
+    "seed": INTEGERS,
+    "skip_bad": FLAGS,
+    "invert": FLAGS,
+}
+door(
+    "open_data",
+    datasets.open_data,
+    {"path": "a.npz", **opening, "progress": False},
+    {"path": [*PATHS, (None, NO_PATH)], **wrong_opening, "progress": FLAGS},
+)
+sources = [(value, "source must be the name of a data set or a path") for value in (None, 3, "")]
+door(
+    "DataSpec",
+    datasets.DataSpec,
+    {"source": "a.npz", **opening},
+    {"source": [*sources, ("mnist", "mnist is used as it is: leave out")], **wrong_opening},
+)
+door("DataSpec.options", datasets.DataSpec("a.npz").options, {}, {})
+door(
+    "DataSpec.load",
+    datasets.DataSpec("digits").load,
+    {"folder": None, "progress": False},
+    {"folder": [("x", "digits is not looked for")], "progress": FLAGS},
+)
+door(
+    "load",
+    minicnn.load,
+    {"run": "run"},
+    {"run": [*PATHS, (None, NO_PATH), ("c", "is not the folder")]},
+)
 no_metadata = [(value, "metadata must be a dictionary") for value in (0, "a", [1], BYTES)]
-no_metadata += [({"sha256": "x"}, "without the entry sha256")]
-no_metadata += [({"a": value}, "metadata must be what JSON can hold") for value in (BYTES, np.nan)]
+no_metadata += [({"sha256": "x"}, "without the reserved key sha256")]
+no_metadata += [({"a": value}, "must be values that JSON can hold") for value in (BYTES, np.nan)]
 door(
     "save_weights",
     save_weights,
@@ -967,6 +1038,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     (folder / "a.idx").write_bytes(bytes.fromhex("00000802 00000002 00000003") + bytes(6))
     Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(folder / "a.png")
+    np.savez(folder / "a.npz", x=BYTES, y=[0, 1] * 3)
     save_weights(NET, folder / "a.safetensors")
     (folder / "runs").mkdir()
     with_a_copy(train_run)(**running | {"folder": folder / "run"})

@@ -294,7 +294,7 @@ def test_seconds_to_an_accuracy(script):
 
 @pytest.fixture
 def double(monkeypatch):
-    """The strict double in the place of CuPy."""
+    """The strict double in place of CuPy."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy)
     gpu_problem.cache_clear()
     yield strict_cupy

@@ -34,7 +34,7 @@ HISTORY = History(1, "cpu", curve=[(1.0, 2.0, 0.5)])
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The home folder, which is not the folder that we are in."""
+    """The home folder, which is not the current folder."""
     for name in "home", "here":
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -45,7 +45,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def homeless(home, monkeypatch):
-    """Nobody has a home folder, as where a container runs under an unknown number."""
+    """There is no home folder, as in a container that runs under an unknown user number."""
 
     def unknown(user):
         raise KeyError(user)

@@ -23,9 +23,11 @@ LEVELS = [
     {"windows", "initializers", "losses", "optimizers"},
     {"layers", "adam"},
     {"models", "datasets", "reference"},
+    {"zoo"},
     {"gradcheck", "training"},
     {"plotting", "explain"},
     {"runs"},
+    {"use"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -172,7 +172,7 @@ def test_training_takes_a_loss_with_options(new_net, small_digits):
 
 @pytest.fixture
 def double(monkeypatch):
-    """The strict double in the place of CuPy."""
+    """The strict double in place of CuPy."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.cupy)
     gpu_problem.cache_clear()
     yield
@@ -258,7 +258,7 @@ def test_losses_of_integers_are_refused():
         (squared_error, (numbers, numbers.astype(float))),
         (squared_error, (numbers.astype(float), numbers)),
     ):
-        with pytest.raises(ValueError, match=f"{loss.__name__} expected .* of float32 .*got uint8"):
+        with pytest.raises(ValueError, match=f"{loss.__name__} expected .* in float32 .*got uint8"):
             loss(*arguments)
 
 

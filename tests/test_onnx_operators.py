@@ -1,4 +1,4 @@
-"""The operator tests of the package `onnx`, where it is installed."""
+"""The operator tests of the package `onnx`, if it is installed."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """The slopes of a layer that has no formula on the page, measured by differences of its forward.
 
-With dy they give dx by the chain rule, as in base.py. Nothing is taken from the layer's backward
-but how much it differs between float32 and float64.
+With dy they give dx by the chain rule, as in base.py. The layer's backward is used only to see how
+much it differs between float32 and float64.
 """
 
 import numpy as np
@@ -10,16 +10,16 @@ from minicnn.backend import Array
 from minicnn.gradcheck.differences import slopes
 from minicnn.layers import Layer
 
-STEP = 1e-6  # of the differences, in float64, as a share of how far an array's entries spread
+STEP = 1e-6  # of the differences, in float64, as a share of the spread of an array's entries
 MOST_SLOPES = 200_000  # of one layer
-KINK = 1e-4  # of the largest slope: how much slopes to the right and left differ at a kink
-MOST_NOISE = 1e-3  # of the largest entry of a gradient: more than float32 may be off
+KINK = 1e-4  # by this share of the largest slope, slopes to the right and left differ at a kink
+MOST_NOISE = 1e-3  # as a share of a gradient's largest entry: float32 should be off by less
 
 
 def measure(layer: Layer, arrays: dict[str, Array]) -> tuple[dict[str, Array], dict[str, float]]:
-    """dy[m]/dx[k] of x and each parameter, (K, M), by central differences of forward; where y has a
-    kink, how far slopes to the right and left are from that. And the noise: what rounding does to
-    the slopes, and in float32 to the gradients."""
+    """dy[m]/dx[k] of x and each parameter, (K, M), by central differences of forward; at a kink of
+    y, also how far the slopes to the right and left are from them. And the noise: how much rounding
+    changes the slopes, and in float32 the gradients."""
     dtype, y = arrays["x"].dtype, arrays["y"]
     inputs = [arrays[name] for name in ("x", *layer.params)]
     count = y.size * sum(array.size for array in inputs)
@@ -52,5 +52,5 @@ def measure(layer: Layer, arrays: dict[str, Array]) -> tuple[dict[str, Array], d
 
 
 def is_finite(arrays: list[Array]) -> bool:
-    """Whether all their entries are."""
+    """Whether all their entries are finite."""
     return all(bool(np.isfinite(array).all()) for array in arrays)

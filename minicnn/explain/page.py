@@ -1,4 +1,4 @@
-"""The page on which each number of a gradient opens into the products that it is the sum of."""
+"""The page on which each number of a gradient opens into the products that add up to it."""
 
 import base64
 import dataclasses
@@ -28,8 +28,8 @@ MOST_BYTES = 5_000_000  # of a page
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `explain` found: `steps` in the order of forward, and a page that opens from disk; above
-    it the `trace` of a training step, if there is one."""
+    """What `explain` found: `steps` in the order of forward, and a page that opens from disk, with
+    the `trace` of a training step at the top, if there is one."""
 
     title: str
     steps: list[Step]
@@ -37,9 +37,9 @@ class Explanation:
 
     @property
     def html(self) -> str:
-        """The page, in one file that asks for no other."""
+        """The page, in one self-contained file."""
         arrays: dict[str, Array] = {}
-        keys: dict[int, str] = {}  # one array may have a part in two steps
+        keys: dict[int, str] = {}  # two steps may share an array
         for step in self.steps:
             for array in step.arrays.values():
                 key = keys.setdefault(id(array), str(len(keys)))
@@ -67,9 +67,9 @@ class Explanation:
         if len(page) > MOST_BYTES:
             count = sum(array.size for array in arrays.values())
             raise ValueError(
-                f"the page would take {len(page) / 1e6:.1f} MB, {MOST_BYTES / 1e6:g} at most: "
-                f"{count:,} numbers take {len(parts['NUMBERS']) / 1e6:.1f} MB; explain fewer "
-                "images, or one layer by itself"
+                f"the page would take {len(page) / 1e6:.1f} MB, but the limit is "
+                f"{MOST_BYTES / 1e6:g} MB: {count:,} numbers take "
+                f"{len(parts['NUMBERS']) / 1e6:.1f} MB; explain fewer images, or a single layer"
             )
         return page
 
@@ -78,7 +78,7 @@ class Explanation:
         write_atomically(as_path(path), self.html.encode())
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the page in a frame of its own, which can reach nothing outside it."""
+        """For Jupyter: the page in a frame of its own, which cannot reach anything outside it."""
         return (
             '<iframe sandbox="allow-scripts" style="width: 100%; height: 44em; border: 0" '
             f'title="{html.escape(self.title)}" srcdoc="{html.escape(self.html)}"></iframe>'
@@ -106,18 +106,18 @@ def explain(
     title: str | None = None,
     trace: Trace | None = None,
 ) -> Explanation:
-    """Where each number comes from, of one pass of training through a layer or a network.
+    """Where each number comes from in one training pass through a layer or a network.
 
-    x: as the layer takes it, float32 or float64
+    x: the layer's input, float32 or float64
     dy: the upstream gradient; without it and without labels, whole numbers from -2 to 2
-    labels: integers (N,), or floats as the scores are, and then `loss` is the last step: softmax
-        with cross-entropy for integers, and squared error for floats, or what is meant to be that
-    trace: of a step of training with the same network, to stand above, a row for each layer
+    labels: integers (N,), or floats in the shape of the scores; then `loss` is the last step:
+        softmax with cross-entropy for integers, squared error for floats, or your version of it
+    trace: of a training step with the same network, shown at the top with a row for each layer
 
-    The object shows itself in a notebook, and `save(path)` writes a page that a browser opens. A
-    layer that is not of this library is measured, and checked, if it is small.
+    The object shows itself in a notebook, and `save(path)` writes a page for a browser. A small
+    layer that does not belong to this library is measured and checked.
     """
-    require(isinstance(layer, Layer), "layer must be a layer, as lenet()", layer)
+    require(isinstance(layer, Layer), "layer must be a layer, such as lenet()", layer)
     require(dy is None or labels is None, "give dy or labels, not both", dy)
     x, layer = np.array(to_device(x, "cpu")), layer.to("cpu").at((0,))
     title = title_of(layer) if title is None else title
@@ -134,14 +134,14 @@ def explain(
             dy = np.random.default_rng(1).integers(-2, 3, y.shape).astype(y.dtype)
         dy = to_device(dy, "cpu")
         fits = dy.shape == y.shape and dy.dtype.kind in "iuf"
-        require(fits, f"dy must be of real numbers and have y's shape, {y.shape}", dy)
+        require(fits, f"dy must hold real numbers and have y's shape, {y.shape}", dy)
         _, steps = back(dy.astype(y.dtype))
-    require(bool(steps), "layer must have a layer in it", layer)
+    require(bool(steps), "layer must contain at least one layer", layer)
     return Explanation(title, [*steps, *last], trace)
 
 
 def _precision(dtype: Any) -> dict[str, float]:
-    """What the page needs to know of a dtype's rounding."""
+    """What the page needs to know about a dtype's rounding."""
     limits = np.finfo(dtype)
     return {
         "epsilon": float(limits.eps),
@@ -151,5 +151,5 @@ def _precision(dtype: Any) -> dict[str, float]:
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand in a script of a page, whatever names are in it."""
+    """JSON that is safe inside a script of a page, whatever names are in it."""
     return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c")

@@ -1,19 +1,19 @@
-"""What a trace of one training step holds: numbers, and tables and sentences made of them.
+"""What a trace of one training step holds: numbers, and the tables and sentences made from them.
 
-The sentences follow from the numbers by these rules; the constants below are theirs.
+The sentences follow from the numbers by these rules, with the constants below.
 
-    y that is not finite        the first layer where it is
-    no gradient                 weights, parameters of two axes or more, whose gradient is all 0
+    y that is not finite        the first layer where this happens
+    no gradient                 weights (parameters of two axes or more) whose gradient is all 0
     falls, grows                if there are none: |gradient|/|weight| of the last weights is more
                                 than STEEP times that of the first ones, or less than 1/STEEP
-    saturated, dead             the layer with the largest share, from MANY on
+    saturated, dead             the layer with the largest share, if it is MANY or more
     near that of guessing       within NEAR of ln K
     the learning rate           the loss rose, or is not finite, although a fall was predicted
     past the lowest point       the loss fell by less than half of what was predicted
 
 For the last one, let the loss on the way to the new weights be loss - a*t + b*t**2/2, with t = 1
-at its end: a is the fall that is predicted. The loss is lowest at t = a/b, and at the end it has
-fallen by a - b/2. That is less than half of a where b > a, so where the lowest point was passed.
+at its end: a is the predicted fall. The loss is lowest at t = a/b, and at the end it has fallen by
+a - b/2. That is less than half of a if b > a, that is, if the lowest point was passed.
 """
 
 import dataclasses
@@ -34,12 +34,12 @@ NEAR = 0.05
 ROUNDING = 1e-6  # of a loss, which may be a float32
 
 Row = tuple[str, ...]
-Table = tuple[str, list[Row]]  # the alignment of its columns, and its rows
+Table = tuple[str, list[Row]]  # the alignment of the columns, and the rows
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of an array, and how far its entries are from it."""
+    """The mean and the standard deviation of an array's entries."""
 
     mean: float
     std: float
@@ -54,8 +54,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class ParameterTrace:
-    """A parameter, by its name in `net.params`; of one that is used twice the gradients of both
-    uses are added up. The ratios are of lengths, as vectors; None if the weights are all 0."""
+    """A parameter, by its name in `net.params`; if it is used twice, the gradients of both uses are
+    added up. The ratios are ratios of lengths, as vectors; None if the weights are all 0."""
 
     name: str
     shape: Shape
@@ -67,13 +67,14 @@ class ParameterTrace:
 @dataclass(frozen=True)
 class LayerTrace:
     """A layer's row, under its name in the network: "0", or "2.1" in a Sequential inside another,
-    or "" if it is all of the network. A block, such as Residual, has one row as a whole.
+    or "" if it is the whole network. A block, such as Residual, has a single row.
 
-    multiply_adds: of the forward pass
+    multiply_adds: in the forward pass
     kept_bytes: what `forward` adds to the memory that is held until `backward`
-    dy: of the upstream gradient, which is dx of the next layer
-    saturated, dead: the share of the entries of y, and of the units; None if it is no such layer
-    parameters: those that no layer before it has
+    dy: the upstream gradient, which is dx of the next layer
+    saturated, dead: the share of saturated entries of y, and of dead units; None if the layer
+        cannot have any
+    parameters: those that no earlier layer has
     """
 
     name: str
@@ -91,8 +92,8 @@ class LayerTrace:
 @dataclass(frozen=True)
 class Trace:
     """What one step did: a row for each layer, in order, and the loss of the batch before the step,
-    as predicted to first order, and after it. `guessing` is ln K, the loss of whoever takes all K
-    classes for equally likely; None for losses other than softmax cross-entropy of labels."""
+    as predicted to first order, and after it. `guessing` is ln K, the loss if all K classes get the
+    same probability; None for losses other than softmax cross-entropy of labels."""
 
     layers: tuple[LayerTrace, ...]
     loss: float
@@ -106,8 +107,8 @@ class Trace:
         return [*self._about_layers(), *self._about_loss()]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain numbers, lists and dicts; what is not finite as the string "nan",
-        "inf" or "-inf", since JSON has no number for it."""
+        """The whole trace as plain numbers, lists and dicts; numbers that are not finite become
+        "nan", "inf" or "-inf", since JSON cannot express them."""
         return _plain({**dataclasses.asdict(self), "sentences": self.sentences})
 
     def __str__(self) -> str:
@@ -179,10 +180,10 @@ class Trace:
         if not math.isfinite(expected):
             said.append(f"The loss is {before}, and to first order {predicted} after the step.")
         elif abs(expected) <= ROUNDING * abs(self.loss):
-            said.append(f"To first order the step leaves the loss, {before}, as it is.")
+            said.append(f"To first order the step does not change the loss, {before}.")
         elif expected < 0:
             said.append(
-                f"To first order the step takes the loss up, from {before} to {predicted}: it does "
+                f"To first order the step raises the loss from {before} to {predicted}: it does "
                 f"not go against the gradient. The loss became {after}."
             )
         elif not fall >= 0:

@@ -1,8 +1,8 @@
 """One pass forward and back through a network, taken apart into steps that can be explained.
 
-A step is a layer, or the loss, with all the arrays that its equations speak of. What a cell of an
-array is the sum of is worked out on the page, by formulas.js; here is only which formula a layer
-has, and what it needs. Where a layer has none, measured.py measures the slopes of y.
+A step is a layer, or the loss, with all the arrays in its equations. The page itself works out the
+terms of each cell, in formulas.js; this module only says which formula a layer has, and what the
+formula needs. If a layer has none, measured.py measures the slopes of y.
 """
 
 import functools
@@ -52,7 +52,7 @@ def _pass(y: int, dx: int) -> Numbers:
     return {"y": (y,), "dx": (dx,)}
 
 
-KINDS: dict[type[Layer], tuple[str, Numbers]] = {  # the formula, and its equations in the module
+KINDS: dict[type[Layer], tuple[str, Numbers]] = {  # the formula, and the module's equations for it
     Conv2D: ("convolution", CONVOLUTION),
     ConvTranspose2D: ("transposed", TRANSPOSED),
     Linear: ("linear", LINEAR),
@@ -74,13 +74,13 @@ class Step:
     """One layer, or the loss, in one pass.
 
     name: as in the names of the network's parameters, "0" or "3.body.1"; "loss" for the loss
-    kind: of formula, a key of FORMULAS in formulas.js
+    kind: the formula, a key of FORMULAS in formulas.js
     arrays: "x", "y", "dy", "dx", each parameter and its gradient, "d" before its name, and others
-    geometry: what a formula needs besides
-    equations: for an array, [number, equation, line of code, place of that line] each
-    shapes: of arrays that backward gave another shape than it must have, that shape
-    noise: where slopes are measured, what rounding does to them, and in float32 to each gradient
-    findings: what the checker of gradients says, where the layer was checked
+    geometry: what else a formula needs
+    equations: for each array, a list of (number, equation, line of code, place of that line)
+    shapes: the shapes of those gradients that came out of backward in a wrong shape
+    noise: if slopes are measured, how much rounding changes them, and in float32 each gradient
+    findings: what the gradient checker says, if the layer was checked
     """
 
     name: str
@@ -95,7 +95,7 @@ class Step:
 
     @property
     def output(self) -> str:
-        """The name of the array that it puts out."""
+        """The name of its output array."""
         return "loss" if "loss" in self.arrays else "y"
 
 
@@ -103,7 +103,7 @@ Back = Callable[[Array], tuple[Array, list[Step]]]
 
 
 def forward(layer: Layer, x: Array, name: str = "") -> tuple[Array, Back]:
-    """y, and what takes dy back to (dx, the steps in order of forward)."""
+    """y, and a function that takes dy back to (dx, the steps in the order of forward)."""
     kind = type(layer)
     if kind.forward is Sequential.forward and kind.backward is Sequential.backward:
         backs = []
@@ -113,7 +113,7 @@ def forward(layer: Layer, x: Array, name: str = "") -> tuple[Array, Back]:
         return x, lambda dy: _through(backs, dy)
     if isinstance(layer, Residual):
         return _residual(layer, x, name)
-    y, saved = layer.forward(x.copy("K"))  # which a wrong layer may write into
+    y, saved = layer.forward(x.copy("K"))  # a wrong layer may write into its input
 
     def back(dy: Array) -> tuple[Array, list[Step]]:
         dx, grads = _backward(layer, dy, saved)
@@ -144,7 +144,7 @@ def _through(backs: list[Back], dy: Array) -> tuple[Array, list[Step]]:
 
 
 def _residual(layer: Residual, x: Array, name: str) -> tuple[Array, Back]:
-    """The steps of both branches, and one in which they meet."""
+    """The steps of both branches, and the one in which they meet."""
     same: tuple[Array, Back] = (x, lambda dy: (dy, []))
     parts = layer.parts
     body, shortcut = (
@@ -212,7 +212,8 @@ def _step(layer: Layer, name: str, arrays: dict[str, Array]) -> Step:
 
 def _parameters(layer: Layer, x: Array, grads: dict[str, Array]) -> dict[str, Array]:
     taken = sorted(layer.params.keys() & {"x", "y", "dx", "dy"})
-    require(not taken, f"a parameter of {title(layer)} needs another name than x, y, dx, dy", taken)
+    sentence = f"parameters of {title(layer)} must not be named x, y, dx or dy"
+    require(not taken, sentence, taken)
     arrays = {name: array.astype(x.dtype, copy=False) for name, array in layer.params.items()}
     return arrays | {f"d{name}": grad for name, grad in grads.items()}
 
@@ -234,7 +235,7 @@ def _geometry(layer: Layer, x_shape: Shape) -> dict[str, Any]:
 
 
 def _findings(layer: Layer, x: Array) -> list[str]:
-    """What the checker says of a layer that is not of this library, if it is small and finite."""
+    """What the checker says about a layer from outside this library, if it is small and finite."""
     inputs = [x, *layer.params.values()]
     is_small = sum(array.size for array in inputs) <= 2000
     if not is_small or not is_finite(inputs):
@@ -244,13 +245,14 @@ def _findings(layer: Layer, x: Array) -> list[str]:
 
 
 def _of_floats(array: Array) -> Array:
-    """The array itself, unless a wrong layer made it of other numbers than the page can read."""
+    """The array itself, or a float32 copy if a wrong layer gave it a dtype that the page cannot
+    read."""
     return array if array.dtype in FLOATS else array.astype(np.float32)
 
 
 def equations(owner: Any, numbers: Numbers) -> dict[str, list[tuple[int, str, str, str]]]:
-    """For each array the equations of these numbers: the number, the equation as the docstring of
-    the owner's module has it, the first line of code with its tag, and where that line is."""
+    """For each array the equations with these numbers: the number, the equation as in the docstring
+    of the owner's module, the first line of code with its tag, and where that line is."""
     module = sys.modules[owner.__module__]
     equation: dict[int, str] = {}
     line: dict[int, tuple[str, str]] = {}
@@ -270,15 +272,15 @@ def join(name: str, part: str) -> str:
 
 
 def title(layer: Layer) -> str:
-    """Its repr, which of a block takes many lines: then its class alone."""
+    """The layer's repr; for a block, whose repr takes many lines, only its class."""
     return type(layer).__name__ if isinstance(layer, Composite) else repr(layer)
 
 
 def check_target(scores: Array, target: Any) -> Array:
-    """`target` as labels (N,) or numbers like the scores; ValueError if it is neither."""
+    """`target` as labels (N,) or floats in the shape of the scores; ValueError if it is neither."""
     target = np.asarray(target)
     is_labels = target.dtype.kind in "iu" and target.shape == scores.shape[:1] and scores.ndim == 2
     is_like = target.dtype.kind == "f" and target.shape == scores.shape
-    either = f"integers ({len(scores)},), or floats {scores.shape} as the scores are"
+    either = f"integers ({len(scores)},), or floats in the shape of the scores, {scores.shape}"
     require(is_labels or is_like, f"labels must be {either}", target)
     return target

@@ -1,22 +1,22 @@
 """The trace of one training step: what goes through each layer, forward and back, and what the step
-does to the weights and to the loss.
+does to the weights and the loss.
 
-The step is taken on a copy. With the update u = w_after - w_before of each parameter, whatever the
-optimizer made it of, the loss after the step is to first order
+The step is taken on a copy. With the update u = w_after - w_before of each parameter, however the
+optimizer computed it, the loss after the step is to first order
 
     predicted = loss + sum_w sum_i (dL/dw[i]) * u[i]                                       (1)
 
-The derivative of a sigmoid is at most 1/4, that of tanh 1. An entry is called saturated where it is
-below SATURATED of that:
+The derivative of a sigmoid is at most 1/4, that of tanh at most 1. An entry is called saturated if
+its derivative is below a share SATURATED of that:
 
     sigmoid   y*(1 - y) < SATURATED * 1/4                                                  (2)
     tanh      1 - y**2 < SATURATED                                                         (3)
 
-A unit of a ReLU, one place of y[n], is called dead if no image of the batch gets through it:
+A unit of a ReLU, one place of y[n], is called dead if it is 0 for every image of the batch:
 
     ReLU      y[n] = 0 for all n                                                           (4)
 
-report.py has what the trace is made of, and what it says.
+report.py defines what a trace holds, and what it says.
 """
 
 import copy
@@ -41,7 +41,7 @@ SATURATED = 0.01  # of the largest derivative
 
 
 class _Watched(Layer):
-    """Stands in a layer's place, and notes what goes through it."""
+    """Takes the place of a layer, and notes what goes through it."""
 
     def __init__(self, layer: Layer, name: str, seen: set[int]) -> None:
         self.layer, self.name, self.seen = layer, name, seen
@@ -75,23 +75,23 @@ def trace(
     *,
     loss: Loss = softmax_cross_entropy,
 ) -> Trace:
-    """The trace of the step that `optimizer` would take now on this batch; the network and the
-    optimizer are copied, and stay as they are.
+    """The trace of the step that `optimizer` would take now on this batch. The network and the
+    optimizer are copied, and do not change.
 
-    x: as the network takes it, floats (N, ...) with N >= 1; it goes through as a whole, while `fit`
-        cuts it into chunks, which only a layer that mixes images can tell
-    labels: as the loss takes them
+    x: the network's input, floats (N, ...) with N >= 1; it goes through in one piece, while `fit`
+        cuts it into chunks, which matters only to a layer that mixes images
+    labels: whatever the loss takes
     loss: a function (scores, labels) -> (loss, dscores)
 
-    What is drawn at random, as by Dropout, is the same in every trace, before and after the step.
+    Random numbers, such as Dropout's, are the same in every trace, before and after the step.
     Raises ValueError for arguments that do not fit.
     """
-    require(isinstance(net, Layer), "net must be a layer, as lenet()", net)
+    require(isinstance(net, Layer), "net must be a layer, such as lenet()", net)
     check_float("trace", x)
     require(x.ndim > 1 and x.size > 0, "x must be a batch (N, ...) of one image or more", x)
     is_optimizer = hasattr(optimizer, "lr") and hasattr(optimizer, "step")
-    require(is_optimizer, "optimizer must be one, as SGD(0.9)", optimizer)
-    require(callable(loss), "loss must be a function, as softmax_cross_entropy", loss)
+    require(is_optimizer, "optimizer must be an optimizer, such as SGD(0.9)", optimizer)
+    require(callable(loss), "loss must be a function, such as softmax_cross_entropy", loss)
     net = net.map_arrays(lambda array: array.copy()).at((0,))
     watched: list[_Watched] = []
     whole = _watch(net, "", watched, set())
@@ -120,7 +120,7 @@ def trace(
 
 
 def _watch(layer: Layer, name: str, watched: list[_Watched], seen: set[int]) -> Layer:
-    """The layer, watched; of a Sequential all its layers, one by one."""
+    """The layer, watched; for a Sequential, each of its layers."""
     kind = type(layer)
     if kind.forward is Sequential.forward and kind.backward is Sequential.backward:
         same = copy.copy(layer)

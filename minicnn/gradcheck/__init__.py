@@ -1,5 +1,5 @@
-"""Is a gradient right? Central differences, a guess at the mistake, the rules of the protocol and a
-museum of mistakes. It looks at layers from outside; none of them knows of it."""
+"""Is a gradient right? Central differences, a guess at the mistake, checks of the protocol, and a
+museum of mistakes. It looks at layers from outside; no layer imports it."""
 
 from minicnn.gradcheck.check import LossLayer, check_gradients
 from minicnn.gradcheck.differences import numerical_gradient

@@ -1,11 +1,11 @@
 """The whole check: is `backward` the derivative of `forward`, and is the protocol kept?
 
-First the protocol, then each gradient beside central differences, then whether backward is linear.
-What breaks the protocol comes first, since it may be what spoils the gradients.
+The protocol comes first, because breaking it may spoil the gradients; then each gradient is
+compared with central differences, and then backward is tested for linearity.
 
-In a network kinks can cancel, as those of relu(x) - relu(-x) = x do, whose gradient at 0 comes out
-as 0. So where a network seems wrong, each layer is checked, and if these are right and one of them
-is at a kink, so is the network.
+In a network kinks can cancel: relu(x) - relu(-x) is x, but backward gives 0 at 0. So if a network
+seems wrong, each layer is checked; if all are right and one of them is at a kink, the network
+counts as at a kink too.
 """
 
 import copy
@@ -36,14 +36,14 @@ from minicnn.layers.sequential import Sequential
 class LossLayer(Layer):
     """A loss as a layer with one output, so that it can be checked like one.
 
-    `loss(x, target)` returns (loss, dx), as those of losses.py do.
+    `loss(x, target)` returns (loss, dx), as the losses in losses.py do.
     """
 
     mixes_images = True
 
     def __init__(self, loss: Callable[[Array, Array], tuple[Array, Array]], target: Array) -> None:
         super().__init__()
-        require(callable(loss), "loss must be a function, as squared_error", loss)
+        require(callable(loss), "loss must be a function, such as squared_error", loss)
         self.loss, self.target = loss, numbers("target", target)
 
     def __repr__(self) -> str:
@@ -76,16 +76,17 @@ def check_gradients(
 ) -> Report:
     """Compares dx and the gradient of each parameter with central differences, in float64.
 
-    `layer` and `x`, of any float type, are left as they are; entries of about 1 are best. `seed`
-    draws the upstream gradient. An entry is wrong if it is off by more than `rtol` times the
-    largest entry of the gradient, and by more than rounding explains; of a large array the slope
-    along a direction, if by more than `rtol` times the length of the gradient. `reference(x)` gives
-    the output to compare `forward` with. `inference(x)` is what `layer(x)` should give, as
-    `lambda x: x` for dropout; without it, that is y, unless the layer has state or draws numbers.
+    `layer` and `x` may have any float type and are not changed; entries of about 1 are best. `seed`
+    determines the upstream gradient. An entry is wrong if it is off by more than `rtol` times the
+    largest entry of the gradient, and by more than rounding explains. Of a large array only the
+    slope along a direction is compared, and it is wrong if it is off by more than `rtol` times the
+    length of the gradient. `reference(x)` gives the output to compare `forward` with.
+    `inference(x)` is what `layer(x)` should give, such as `lambda x: x` for dropout; without it,
+    `layer(x)` should be y, unless the layer has state or draws numbers.
 
-    Beyond the gradients, the protocol of a layer is checked, see protocol.py. Of a Sequential that
-    is wrong, or at a kink, each layer is checked too. Raises ValueError for what is no layer and
-    for an x that is not finite; what `forward` raises for this x comes through.
+    Beyond the gradients, the protocol of a layer is checked: see protocol.py. If a Sequential is
+    wrong, or at a kink, each of its layers is checked too. Raises ValueError if `layer` is not a
+    layer or x is not finite, and whatever `forward` raises for this x.
     """
     is_layer = isinstance(layer, Layer)
     require(is_layer, "expected a layer, or LossLayer(loss, target) for a loss", layer)
@@ -103,9 +104,9 @@ def check_gradients(
     rng = np.random.default_rng((seed, 1))  # or dy could be the x that the caller drew with seed
     log = _Log(planned_checks(layer, reference is not None))
     y, saved = layer.forward(x.copy())
-    y = y.copy()  # which may be a view of a parameter
+    y = y.copy()  # it may be a view of a parameter
     if not np.isfinite(y).all():
-        message = "y is not finite, so there is no slope to compare with"
+        message = "y is not finite, so no slope can be measured"
         log.add("finite", [Finding("y", message, "not finite")])
         return log.report(name, seed, [], [])
     log.add("finite", [])
@@ -113,7 +114,7 @@ def check_gradients(
     try:
         result = layer.backward(dy.copy(), saved)
         log.add("returns", list(structure_findings(layer, result)))
-    except Exception as error:  # whatever a wrong layer raises is something to report
+    except Exception as error:  # whatever a wrong layer raises goes into the report
         log.add("returns", [_raised(error, "in backward")])
         return log.report(name, seed, [], [])
     with np.errstate(all="ignore"):
@@ -155,7 +156,7 @@ def check_gradients(
 
 
 def planned_checks(layer: Layer, reference: bool = False) -> list[str]:
-    """The names of all checks of a layer, in order; that of `reference` only if there is one."""
+    """The names of all checks of a layer, in order, with "reference" only if there is one."""
     gradients = [f"d{name}" for name in ("x", *layer.params)]
     by_layer = ["layers"] if isinstance(layer, Sequential) else []
     beside = ["reference"] if reference else []
@@ -175,13 +176,13 @@ class _Log:
         self.findings += [replace(finding, check=check) for finding in findings]
 
     def run(self, check: str, findings: Iterator[Finding]) -> None:
-        """Adds what a check yields, unless something is wrong already, which may be the cause."""
+        """Adds what a check yields, unless an earlier finding may be the cause of it."""
         if self.findings:
             return
         try:
             self.add(check, list(findings))
         except Exception as error:
-            self.add(check, [_raised(error, "with other inputs, as the protocol was checked")])
+            self.add(check, [_raised(error, "with other inputs, while checking the protocol")])
 
     def failed(self, check: str) -> bool:
         return any(finding.check == check for finding in self.findings)
@@ -191,7 +192,7 @@ class _Log:
     ) -> Report:
         skipped = [check for check in self.planned if check not in self.checked]
         if skipped:
-            unchecked = [*unchecked, f"{', '.join(skipped)} (what is wrong comes first)"]
+            unchecked = [*unchecked, f"{', '.join(skipped)} (fix what is wrong first)"]
         return Report(
             layer,
             seed,
@@ -208,7 +209,7 @@ def _raised(error: Exception, where: str) -> Finding:
 
 
 def _not_compared(comparisons: list[Comparison]) -> list[str]:
-    """What of the gradients was not compared; those with the same reason share a line."""
+    """Which parts of the gradients were not compared; those with the same reason share a line."""
     gradients: dict[str, list[str]] = {}
     for comparison in comparisons:
         for reason in comparison.unchecked:
@@ -217,8 +218,7 @@ def _not_compared(comparisons: list[Comparison]) -> list[str]:
 
 
 def _claims(layer: Layer, x: Array, result: Result) -> Iterator[tuple[str, Array, Array]]:
-    """(name, array, the gradient that backward gave for it), if it gave one, of x and each
-    parameter."""
+    """(name, array, claimed gradient) of x and of each parameter for which backward gave one."""
     dx, grads = result
     gradients = {"x": dx, **grads}
     for name, array in {"x": x, **layer.params}.items():
@@ -228,7 +228,7 @@ def _claims(layer: Layer, x: Array, result: Result) -> Iterator[tuple[str, Array
 
 def _forward_findings(y: Array, expected: Array) -> Iterator[Finding]:
     if y.shape != expected.shape:
-        message = f"y has shape {y.shape}, by the reference {expected.shape}"
+        message = f"y has shape {y.shape}, but the reference gives {expected.shape}"
         yield Finding("y", message, "forward is wrong")
     elif (wrong := ~np.isclose(y, expected, rtol=1e-10, atol=1e-10)).any():
         first = index(int(np.argmax(wrong)), y.shape)
@@ -240,7 +240,7 @@ def _forward_findings(y: Array, expected: Array) -> Iterator[Finding]:
 
 
 def _is_plain(net: Sequential) -> bool:
-    """Whether it does no more than to run its layers."""
+    """Whether `net` only runs its layers, as Sequential does."""
     own = type(net)
     return (own.forward, own.backward) == (Sequential.forward, Sequential.backward)
 
@@ -249,7 +249,7 @@ def _reports_by_layer(
     net: Sequential, x: Array, call_differs: bool, settings: dict[str, Any]
 ) -> Iterator[Report]:
     for layer in net.layers:
-        inference = layer if call_differs else None  # of one layer it is not known what it gives
+        inference = layer if call_differs else None  # what one layer should give is not known
         yield check_gradients(layer, x, inference=inference, **settings)
         x, _ = layer.forward(x)
 

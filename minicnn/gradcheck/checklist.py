@@ -1,4 +1,4 @@
-"""What `minicnn check` goes through: every layer and loss, whole networks, the museum."""
+"""What `minicnn check` checks: every layer and loss, whole networks, and the museum."""
 
 from dataclasses import replace
 
@@ -27,15 +27,15 @@ from minicnn.layers import (
     Tanh,
 )
 from minicnn.losses import softmax, softmax_cross_entropy, squared_error
-from minicnn.models import INPUT_SHAPE, MODELS
 from minicnn.text import align
+from minicnn.zoo import INPUT_SHAPE, MODELS
 
-NETWORKS = ("lenet", "lenet-relu", "lenet-bn")  # each in a second; a larger one takes minutes
+NETWORKS = ("lenet", "lenet-relu", "lenet-bn")  # a second each; larger networks take minutes
 STEPS = [10.0**-k for k in range(1, 12)]
 
 
 def smoothed_weighted_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Of five classes, each with its weight."""
+    """For five classes, each with its own weight."""
     weights = np.array([2, 0.5, 1, 0, 1])
     return softmax_cross_entropy(logits, labels, label_smoothing=0.1, class_weights=weights)
 
@@ -90,12 +90,12 @@ def check_layers(seed: int = 0) -> list[Report]:
 
 
 def check_museum(seed: int = 0) -> list[tuple[Fault, Report]]:
-    """Every fault with what the checker says of it."""
+    """Every fault, with the checker's report."""
     return [(fault, fault.check(seed)) for fault in FAULTS]
 
 
 def museum_table(checked: list[tuple[Fault, Report]]) -> str:
-    """The faults as text: where each sits, whether it was caught and the cause that was named."""
+    """The faults as text: where each sits, whether it was caught, and the named cause."""
     rows = [("fault", "in", "caught", "named cause")]
     for fault, report in checked:
         answer = "no" if report.ok else "yes"
@@ -108,14 +108,14 @@ def museum_table(checked: list[tuple[Fault, Report]]) -> str:
 
 
 def step_errors(layer: Layer, x: Array, steps: list[float], seed: int = 0) -> list[float]:
-    """The worst relative error of any gradient of the layer, for each step of the differences:
-    large steps suffer from curvature, small ones from rounding."""
+    """The worst relative error among the gradients of the layer, for each step size: large steps
+    suffer from curvature, small ones from rounding."""
     reports = (check_gradients(layer, x, seed=seed, step=step) for step in steps)
     return [max(report.errors.values()) for report in reports]
 
 
 def step_table(seed: int = 0) -> str:
-    """The errors of some layers against the step, as text."""
+    """The errors of some layers for each step size, as text."""
     rng = np.random.default_rng(seed)
     rows, labels = (3, 5), rng.integers(0, 5, 3)
     cases = {

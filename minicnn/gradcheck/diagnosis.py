@@ -1,11 +1,11 @@
-"""From the pattern of a wrong gradient to the mistake that makes it.
+"""From the pattern of a wrong gradient to the mistake behind it.
 
-Each guess is a question to the evidence, one that a person would ask: is it everywhere the same
-factor off? Is it right once the kernel is turned? Is it what one of several contributions alone
-would give? The first guess that explains every entry is the answer.
+Each guess asks a question that a person would ask: is it off by the same factor everywhere? Is it
+right once the kernel is rotated? Is it what one of several contributions alone would give? The
+first guess that explains every entry is the answer.
 
-With the Jacobian J[k, m], the slope of output m by entry k, the contributions to the gradient of
-entry k are J[k, m] * dy[m], and the right gradient is their sum over m.
+With the Jacobian J[k, m], the slope of output m with respect to entry k, the contributions to the
+gradient of entry k are J[k, m] * dy[m], and the right gradient is their sum over m.
 """
 
 import copy
@@ -25,7 +25,7 @@ from minicnn.losses import softmax
 @dataclass(frozen=True)
 class Evidence:
     """A wrong gradient. `expected` is the right one, found by central differences; `jacobian` has
-    the shape of `expected` followed by that of dy. All of it is float64."""
+    the shape of `expected` followed by that of dy. All arrays are float64."""
 
     name: str
     claimed: Array
@@ -54,7 +54,7 @@ class Evidence:
         return _close(gradient, self.expected)
 
     def is_right_after(self, change: Callable[[Array], Array]) -> bool:
-        """Whether the gradient is right once it, or the parameters, have been changed."""
+        """Whether changing the gradient, or the parameters, makes the gradient right."""
         return self.is_expected(change(self.claimed)) or self.is_expected(self.again(change=change))
 
 
@@ -64,7 +64,7 @@ def diagnose(evidence: Evidence) -> str | None:
     for guess in GUESSES if same_shape else SHAPE_GUESSES:
         try:
             cause = guess(evidence)
-        except Exception:  # a guess may hand the layer what it cannot take
+        except Exception:  # a guess may pass the layer something it rejects
             continue
         if cause:
             return cause
@@ -97,8 +97,8 @@ def _not_summed(e: Evidence) -> str | None:
 
 
 def _stride_forgotten(e: Evidence) -> str | None:
-    """dx without the zeros that a stride puts between the entries of dy. It is what the layer gives
-    with stride 1 for a smaller image, in the upper left corner of x, or alone."""
+    """dx without the zeros that a stride puts between the entries of dy: what the layer gives with
+    stride 1 for a smaller image, alone or in the upper left corner of x."""
     window = getattr(e.layer, "window", None)
     if e.name != "x" or e.dy.ndim != 4 or window is None or window.stride == (1, 1):
         return None
@@ -155,7 +155,7 @@ def _constant_ratio(e: Evidence) -> str | None:
 
 
 def _factor(e: Evidence, ratio: float) -> str | None:
-    """A factor as the counts that it may be of, in words."""
+    """A factor in words: the counts or probabilities that it may stand for."""
     p = getattr(e.layer, "p", None)
     if isinstance(p, float) and 0 < p < 1:
         for name, value in {"1 - p": 1 - p, "1/(1 - p)": 1 / (1 - p)}.items():
@@ -180,7 +180,7 @@ def _factor(e: Evidence, ratio: float) -> str | None:
 
 
 def _added_once(e: Evidence) -> str | None:
-    """Of a sum of branches one of which is x itself."""
+    """For a sum of branches, one of which is x itself."""
     if e.name != "x" or e.dy.shape != e.x.shape:
         return None
     if e.is_expected(e.claimed + e.dy):
@@ -197,7 +197,7 @@ def _parameter_left_out(e: Evidence) -> str | None:
 
 
 def _as_if_a_scale(e: Evidence) -> str | None:
-    """The gradient of a parameter of y = x * parameter, which y is not."""
+    """A parameter's gradient as if y were x * parameter."""
     if e.dy.shape == e.x.shape and e.claimed.shape == e.x.shape[1:2]:
         axes = (0, *range(2, e.x.ndim))
         if _close(e.claimed, (e.dy * e.x).sum(axis=axes)):
@@ -206,7 +206,7 @@ def _as_if_a_scale(e: Evidence) -> str | None:
 
 
 def _statistics(e: Evidence) -> str | None:
-    """Mean and variance of each channel, or of each image."""
+    """Mistakes in the mean and variance of each channel, or of each image."""
     if e.name != "x" or e.dy.shape != e.x.shape:
         return None
     arrays = e.x, e.dy, e.claimed, e.expected
@@ -218,9 +218,9 @@ def _statistics(e: Evidence) -> str | None:
 
 
 def _statistics_of_rows(x: Array, dy: Array, claimed: Array, expected: Array) -> str | None:
-    """If each row of y is normalised, dx has no part along 1 and none along x - mean, since to
-    shift x, or to scale it, changes nothing. With constant statistics dx is slope * dy, which has
-    both."""
+    """If each row of y is normalised, dx has no component along 1 and none along x - mean, since
+    shifting or scaling x does not change y. If the statistics were constants, dx would be
+    slope * dy, which has both."""
     m = x.shape[1]
     directions = np.ones_like(x), x - x.mean(axis=1, keepdims=True)
     of_claimed, of_dy, of_expected = (
@@ -230,7 +230,7 @@ def _statistics_of_rows(x: Array, dy: Array, claimed: Array, expected: Array) ->
         array - sum(part * direction for part, direction in zip(parts, directions))
         for array, parts in ((claimed, of_claimed), (dy, of_dy), (expected, of_expected))
     ]
-    if m < 4 or not _close(rests[0], rests[2]):  # two directions make any three numbers, nearly
+    if m < 4 or not _close(rests[0], rests[2]):  # two directions nearly span any three numbers
         return None
     slope = _part(claimed, rests[1])
     of_mean, of_variance = (part / (slope * whole) for part, whole in zip(of_claimed, of_dy))
@@ -256,20 +256,20 @@ def _part(array: Array, direction: Array) -> Array:
 
 
 def _other_branch(e: Evidence) -> str | None:
-    """dy goes through two functions, as to be kept or dropped, and each entry through one that is
-    one of the two, but not always the right one."""
+    """Each entry of dy goes through one of two functions, such as keep or drop, but not always the
+    right one."""
     if e.dy.shape != e.x.shape or e.name != "x":
         return None
     slopes = np.unique(np.round(e.expected / e.dy, 5))
     of_claimed = np.unique(np.round(e.claimed / e.dy, 5))
     if len(slopes) == 2 and np.isclose(of_claimed[:, None], slopes, atol=1e-4).any(axis=1).all():
-        return "another mask than in forward"
+        return "not the mask of forward"
     return None
 
 
 def _handed_on(e: Evidence) -> str | None:
     if e.name == "x" and e.dy.shape == e.x.shape and _close(e.claimed, e.dy):
-        return "upstream gradient handed on unchanged"
+        return "upstream gradient passed on unchanged"
     return None
 
 
@@ -348,7 +348,7 @@ def _entries_left_out(e: Evidence) -> str | None:
 
 
 def _overwritten(e: Evidence) -> str | None:
-    """Each wrong entry holds one of its contributions: from one place in one image, or, of a
+    """Each wrong entry holds only one of its contributions: from one place in one image, or, for a
     parameter, from one image or one place in all images."""
     contributions = e.jacobian * e.dy
     first = e.expected.ndim  # the axis of the batch, if the outputs have one
@@ -365,7 +365,7 @@ def _overwritten(e: Evidence) -> str | None:
 
 
 def _places_left_out(e: Evidence) -> str | None:
-    """Of a parameter, what one row or one column of the outputs contributes."""
+    """A parameter's gradient holds only what one row or one column of the outputs contributes."""
     if e.name == "x" or e.dy.ndim != 4:
         return None
     contributions = (e.jacobian * e.dy).sum(axis=(-4, -3))  # over images and channels
@@ -377,7 +377,7 @@ def _places_left_out(e: Evidence) -> str | None:
 
 
 def _softmax_left_out(e: Evidence) -> str | None:
-    """A gradient that is right once it has gone through the Jacobian of softmax,
+    """The gradient becomes right when multiplied by the Jacobian of softmax,
     dx[n, k] = p[n, k] * (dp[n, k] - sum_j p[n, j] * dp[n, j])."""
     if e.name != "x" or e.x.ndim != 2:
         return None
@@ -402,7 +402,7 @@ def _approximate(e: Evidence) -> str | None:
 def diagnose_update(
     layer: Layer, name: str, claimed: Array, expected: Array, x: Array
 ) -> str | None:
-    """The mistake in a new running average of `state[name]`, beside the right one.
+    """The mistake in a new running average of `state[name]`, given the right one.
 
     With momentum p, expected = (1 - p) * before + p * statistic.
     """
@@ -420,7 +420,7 @@ def _close(a: Array, b: Array) -> bool:
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-7 * scale)
 
 
-# the first that fits is taken, so the more special ones come first
+# the first that fits is the answer, so the more specific ones come first
 SHAPE_GUESSES = [
     _padding_kept,
     _stride_forgotten,

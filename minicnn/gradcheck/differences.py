@@ -1,4 +1,5 @@
-"""Central differences: the slope of each output by each entry, and a gradient beside them.
+"""Central differences: the slope of each output with respect to each entry, and a gradient to
+compare with.
 
 Change one entry k of an array a (the input or a parameter) by a small step h, and see what each
 output y[m] does. The slopes to the right and to the left, and their mean, the central difference:
@@ -7,15 +8,15 @@ output y[m] does. The slopes to the right and to the left, and their mean, the c
     left[k, m] = (y[m](a) - y[m](a - h at k)) / h                                           (2)
     jacobian[k, m] = (right[k, m] + left[k, m]) / 2                                         (3)
 
-The central difference is off by about h**2 from the curvature and 1e-16 / h from rounding, so in
+Curvature makes the central difference wrong by about h**2 and rounding by about 1e-16 / h, so in
 float64 a step of 1e-5 leaves ten digits; in float32 nothing useful would be left. By the chain
 rule the gradient is the Jacobian times the gradient of the outputs, dy, which is drawn at random:
-with dy = 1 everywhere errors can cancel.
+with dy = 1 everywhere, errors can cancel.
 
     da[k] = sum_m jacobian[k, m] * dy[m]                                                    (4)
 
-Where there are too many entries, all are moved at once along one random direction u. With the
-slopes along u in the place of those at k,
+If there are too many entries, all are moved at once along one random direction u. With the slopes
+along u in place of those at k,
 
     sum_k da[k] * u[k] = sum_m jacobian[u, m] * dy[m]                                       (5)
 
@@ -35,10 +36,10 @@ from minicnn.gradcheck.kinks import FINER, at_kink, is_between, tie_findings
 from minicnn.gradcheck.report import Comparison, Finding
 from minicnn.layers import Layer
 
-MAX_ENTRIES = 500  # of an array, and below of its Jacobian, for each entry to be compared
+MAX_ENTRIES = 500  # an array, or below its Jacobian, with more is not compared entry by entry
 MAX_JACOBIAN = 2_000_000
-SAMPLE = 100  # entries of a larger array, where a direction leads over a kink
-ROUNDINGS = 4  # of y, that a slope may be off by
+SAMPLE = 100  # entries compared of a larger array if its direction crosses a kink
+ROUNDINGS = 4  # a slope may be off by this many roundings of y
 ALL = slice(None)
 
 Compared = tuple[Comparison, list[Finding]]
@@ -52,8 +53,9 @@ def slopes(
     direction: float | Array,
     step: float,
 ) -> tuple[Array, Array]:
-    """Slopes of function(), `here` at present, to the right and left, as the entries `where` of
-    `array`, flattened, move along `direction`. The array is changed in place and restored."""
+    """The slopes of function(), whose value is `here`, to the right and left, as the entries
+    `where` of the flattened `array` move along `direction`. The array is changed in place and
+    restored."""
     before = array.flat[where]
     try:
         array.flat[where] = before + step * direction
@@ -68,14 +70,14 @@ def slopes(
 def numerical_gradient(
     function: Callable[[Array], float], array: Array, step: float = 1e-5
 ) -> Array:
-    """Gradient of the scalar function(array) with respect to each entry of a float64 array.
+    """The gradient of the scalar function(array) with respect to each entry of a float64 array.
 
     The entries are changed in place, one at a time, and restored.
     """
     if not isinstance(array, np.ndarray) or array.dtype != np.float64:
-        raise ValueError(f"central differences need an array of float64 but got {shown(array)}")
+        raise ValueError(f"central differences need a float64 array but got {shown(array)}")
     require(array.flags.writeable, "array must be writable, as array.copy() is", array)
-    require(callable(function), "function must be one of an array", function)
+    require(callable(function), "function must be a function of an array", function)
     positive("step", step)
     here: Any = function(array)
     is_number = numbers("function(array)", here).ndim == 0
@@ -94,8 +96,8 @@ def numerical_gradient(
 
 @dataclass(frozen=True)
 class Differences:
-    """Central differences of the outputs y of a layer, around an input x of float64; `rtol` is what
-    a gradient may be off, as a share of its largest entry."""
+    """Central differences of the outputs y of a layer around a float64 input x; `rtol` is how far a
+    gradient may be off, as a share of its largest entry."""
 
     layer: Layer
     x: Array
@@ -107,8 +109,8 @@ class Differences:
     def along(
         self, array: Array, where: int | slice, direction: float | Array, step: float
     ) -> Array:
-        """The slopes to the right and left, (2, outputs), as the entries `where` of `array`, which
-        is x or a parameter, move along a direction."""
+        """The slopes to the right and left, (2, outputs), as the entries `where` of `array` (x or a
+        parameter) move along a direction."""
 
         def output() -> Array:
             return self.layer.forward(self.x.copy())[0].ravel()
@@ -123,15 +125,15 @@ class Differences:
         return sides
 
     def gradient(self, sides: Array) -> Array:
-        """The gradient that slopes (2, ..., outputs) make: their mean, times dy."""
+        """The gradient from slopes (2, ..., outputs): their mean, times dy."""
         return sides.mean(axis=0) @ self.dy.ravel()  # (3), (4)
 
     def rounding(self, step: float) -> float:
-        """What one rounding of y does to a slope."""
+        """How much one rounding of y changes a slope."""
         return np.finfo(float).eps * np.max(np.abs(self.y), initial=0) / step
 
     def tolerance(self, scale: float) -> float:
-        """What a gradient whose largest entry is `scale` may be off."""
+        """How far a gradient whose largest entry is `scale` may be off."""
         rounding = ROUNDINGS * self.rounding(self.step) * np.abs(self.dy).sum()
         return self.rtol * scale + rounding
 
@@ -139,8 +141,8 @@ class Differences:
 def compare(
     differences: Differences, name: str, array: Array, claimed: Array, rng: np.random.Generator
 ) -> Compared:
-    """Compares the claimed gradient of `array`, which is x or a parameter of the layer, entry by
-    entry, or along a direction from `rng` if it is large."""
+    """Compares the claimed gradient of `array`, x or a parameter of the layer: entry by entry, or
+    along a direction from `rng` if it is large."""
     everything = np.arange(array.size)
     small = array.size <= MAX_ENTRIES and array.size * differences.y.size <= MAX_JACOBIAN
     if claimed.shape != array.shape:
@@ -160,7 +162,7 @@ def compare(
 def _compare_entries(
     differences: Differences, name: str, array: Array, claimed: Array, entries: Array
 ) -> Compared:
-    """`entries` are those to be compared, counted row by row."""
+    """Compares these `entries`, counted row by row."""
     claims = claimed.ravel()[entries]
     sides = differences.by_entry(array, entries, differences.step)
     expected = differences.gradient(sides)
@@ -199,8 +201,8 @@ def _wrong_or_kink(
     sides: Array,
     scale: float,
 ) -> tuple[Array, Array]:
-    """Which of the claims are wrong, and which others are off because of a kink or tie. An entry is
-    right if it is with any of three steps: a smaller one may not reach a kink nearby."""
+    """Which claims are wrong, and which others are off because of a kink or tie. An entry is right
+    if it is right with any of three steps: a smaller one may not reach a kink nearby."""
     tolerance = differences.tolerance(scale)
     off = _distance(claims, differences.gradient(sides)) > tolerance
     if not off.any():
@@ -248,7 +250,7 @@ def _compare_along_a_direction(
 def _cause(
     differences: Differences, name: str, array: Array, claimed: Array, sides: Array | None
 ) -> str | None:
-    """A guess from the slopes of all entries, None without them."""
+    """A guess from the slopes of all entries; None without them."""
     if sides is None:
         return None
     d = differences

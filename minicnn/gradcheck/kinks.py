@@ -1,20 +1,20 @@
-"""Kinks and ties: where the slopes to the right and to the left differ however small the step is.
+"""Kinks and ties: points where the slopes to the right and left differ however small the step is.
 
-ReLU has a kink at 0, and a maximum one wherever two of its entries tie. There is no derivative
-there, and any slope between the two sides will do:
+ReLU has a kink at 0, and a maximum has one wherever its two largest entries tie. There is no
+derivative there, and any slope between the two sides will do:
 
     sum_m min(right[k, m] * dy[m], left[k, m] * dy[m]) <= da[k] <= sum_m max(...)           (1)
 
-A kink is told from curvature by the gap between the two sides, with a step h and with a finer one:
+The gap between the two sides tells a kink from curvature, with a step h and with a finer one:
 
     gap(h)[k] = max_m |right[k, m] - left[k, m]|                                            (2)
 
 By Taylor's formula curvature makes a gap of h * |f''|, of which an eighth is left with h / 8. At a
-kink the gap stays as it is; at one that is nearer than h but not than h / 8 it vanishes, but for
-curvature. So there is a kink wherever the gap is more than rounding and what is left of it is far
-from an eighth.
+kink the gap stays the same; if the kink is nearer than h but farther than h / 8, the gap vanishes,
+apart from curvature. So there is a kink wherever the gap is larger than rounding and what is left
+of it is far from an eighth.
 
-All entries of a maximum together still have a slope: where right and left agree along u = 1,
+All entries of a maximum together still have a slope: if right and left agree along u = 1,
 
     sum_k da[k] = sum_m right[u, m] * dy[m]                                                 (3)
 """
@@ -32,8 +32,8 @@ GAP_ROUNDINGS = 4  # of y in one gap, (y(a + h) - 2 * y(a) + y(a - h)) / h
 
 
 def at_kink(sides: Array, finer: Array, rounding: float) -> Array:
-    """Whether there is a kink, of slopes (2, ..., outputs): `finer` are those with a step FINER
-    times smaller, and `rounding` is what one rounding of y does to a slope of `sides`."""
+    """Whether slopes (2, ..., outputs) show a kink: `finer` are those with a step FINER times
+    smaller, and `rounding` is how much one rounding of y changes a slope of `sides`."""
     gap, finer_gap = (np.max(np.abs(right - left), -1, initial=0) for right, left in (sides, finer))
     # the rounding of the finer gap, FINER times as large, must not pass for what is left of the gap
     noise = GAP_ROUNDINGS * FINER / CURVED[0] * rounding + 1e-6 * np.max(np.abs(sides), initial=0)
@@ -48,7 +48,7 @@ def is_between(claims: Array, sides: Array, dy: Array, tolerance: float) -> Arra
 
 
 def tie_findings(name: str, claimed: Array, sides: Array, dy: Array) -> Iterator[Finding]:
-    """Whether the claimed gradient has the right sum, if all entries have a slope together: `sides`
+    """Whether the claimed gradient has the right sum, if all entries together have a slope: `sides`
     are the slopes (2, outputs) along u = 1."""
     right, left = sides
     expected = right @ dy.ravel()  # (3)

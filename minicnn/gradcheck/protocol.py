@@ -1,15 +1,15 @@
 """What the protocol of `layers/base.py` promises beyond the gradients, checked for any layer.
 
-One x gives one y, of the shape that was foretold, whatever other images are in the batch and
+The same x gives the same y, of the predicted shape, whatever other images are in the batch and
 however x lies in memory. Nothing that is passed in is changed, state included, and nothing of a
-batch stays in the layer. What a pass asks of the state fits the state, and with one key it draws
-the same numbers each time. Without `need_dx` only dx is left out. Float32 in gives float32 out,
-with the values of float64 to within a hundredth, and without overflow where they are representable.
-`layer(x)` mixes no images and is y, unless the layer has state or draws numbers, or what inference
-is said to give. Two threads may use one layer.
+batch stays in the layer. The updates that a pass asks for fit the state, and with the same key a
+pass draws the same numbers. `need_dx=False` leaves out dx and nothing else. Float32 in gives
+float32 out, within a hundredth of the float64 values, and without overflow where these can be
+represented. `layer(x)` mixes no images, and equals y, unless the layer has state or draws numbers,
+or what `inference` gives. Two threads may use the same layer.
 
-Each check is a function of a layer, an input and an upstream gradient of float64 that yields what
-is wrong; CHECKS has their names.
+Each check is a function of a layer, an input and an upstream gradient in float64 that yields what
+is wrong; CHECKS lists them by name.
 """
 
 import time
@@ -48,14 +48,14 @@ def draws(layer: Layer) -> bool:
 
 
 def left_out(layer: Layer, x: Array, inference: bool) -> Iterator[str]:
-    """What the checks leave out for this layer and input, and why; `inference` tells whether it is
-    known what layer(x) should give."""
+    """What the checks leave out for this layer and input, and why; `inference` says whether the
+    right value of layer(x) is known."""
     if not inference and (layer.state or draws(layer)):
-        yield "values of layer(x) (which differ from y: say with inference= what they should be)"
+        yield "values of layer(x) (they differ from y: pass inference= to say what they should be)"
     if draws(layer):
         y, *others = (layer.at((key,)).forward(x.copy())[0] for key in range(8))
         if all(_same(y, other) for other in others):
-            yield "whether y depends on the key (eight keys gave one y)"
+            yield "whether y depends on the key (eight keys gave the same y)"
     if layer.mixes_images:
         yield "images_apart, batch_size (mixes_images is True)"
     elif len(x) < 2:
@@ -65,7 +65,7 @@ def left_out(layer: Layer, x: Array, inference: bool) -> Iterator[str]:
 
 
 def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> Iterator[Finding]:
-    """Whether layer(x) is what is expected, by `source`: forward or inference."""
+    """Whether layer(x) is `expected`, which comes from `source`: forward or inference."""
     given, arrays = x.copy(), {name: array.copy() for name, array in layer.arrays.items()}
     y, is_forward = layer(given), source == "forward"
     changed = [name for name, array in layer.arrays.items() if not _same(array, arrays[name])]
@@ -74,15 +74,15 @@ def inference_findings(layer: Layer, x: Array, expected: Array, source: str) -> 
     elif changed:
         yield Finding(changed[0], f"layer(x) wrote into {changed[0]}", "argument changed")
     elif np.shape(y) != expected.shape:
-        message = f"layer(x) has shape {np.shape(y)}, by {source} {expected.shape}"
+        message = f"layer(x) has shape {np.shape(y)}, but {source} gives {expected.shape}"
         yield Finding("y", message, _of_inference(is_forward))
     elif not _same(y, expected, 1e-9):
         most = np.argmax(np.nan_to_num(np.abs(y - expected), nan=np.inf))
         at = tuple(int(i) for i in np.unravel_index(most, y.shape))
-        message = f"layer(x) is {y[at]:.6g} at {list(at)}, by {source} {expected[at]:.6g}"
+        message = f"layer(x) is {y[at]:.6g} at {list(at)}, but {source} gives {expected[at]:.6g}"
         yield Finding("y", message, _of_inference(is_forward))
     elif np.ndim(y) and len(y) == len(x) > 1 and not _same(layer(x[:1].copy()), y[:1], 1e-9):
-        message = "layer(x) of one image depends on the others, which it must not in inference"
+        message = "layer(x) of one image depends on the others, but inference must not mix images"
         yield Finding("y", message, "images of a batch mixed")
     elif (dtype := layer.astype(np.float32)(x.astype(np.float32)).dtype) != np.float32:
         yield Finding("y", f"float32 in, but layer(x) is {dtype}", "dtype lost")
@@ -93,8 +93,8 @@ def _of_inference(is_forward: bool) -> str | None:
 
 
 def linearity_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
-    """Whether backward is linear in dy, as the chain rule is: with dy a thousand times as large
-    and of the opposite sign. A layer where it is not may be right for one dy, by chance."""
+    """Whether backward is linear in dy, as the chain rule is: dy is made a thousand times as large,
+    with the opposite sign. If it is not linear, it may be right for one dy by chance."""
     _, saved = layer.forward(x.copy())
     expected = _gradients(layer, dy, saved)
     for name, gradient in _gradients(layer, -1024 * dy, saved).items():
@@ -113,7 +113,7 @@ def _shape_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
 def _repeat_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     y, again = (layer.forward(x.copy())[0] for _ in range(2))
     if not _same(y, again):
-        message = "the same x gives another y the second time, so there is no slope to compare with"
+        message = "the same x gives a different y the second time, so no slope can be measured"
         yield Finding("y", message, "random numbers in forward")
 
 
@@ -123,7 +123,7 @@ def _image_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     y, other = layer.forward(x.copy())[0], x.copy()
     other[0] = -x[0] - np.copysign(1, x[0])
     first, rest = layer.forward(x[:1].copy())[0], layer.forward(other)[0][1:]
-    alone = draws(layer) or _same(first, y[:1], 1e-9)  # for another shape it draws other numbers
+    alone = draws(layer) or _same(first, y[:1], 1e-9)  # its numbers depend on the shape of x
     if not (alone and _same(rest, y[1:], 1e-9)):
         message = "y of one image depends on another image, but mixes_images is False"
         yield Finding("y", message, "images of a batch mixed")
@@ -156,12 +156,12 @@ def _updates_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
         new = first[name]
         if (np.shape(new), new.dtype) != (array.shape, array.dtype):
             message = (
-                f"updates gives {name} of {new.dtype} {np.shape(new)}, but in the state it is of "
+                f"updates gives {name} as {new.dtype} {np.shape(new)}, but in the state it is "
                 f"{array.dtype} {array.shape}"
             )
             yield Finding(name, message, "state and updates differ")
         elif not _same(new, second[name]):
-            yield Finding(name, f"a second updates gives another {name}", "updates pile up")
+            yield Finding(name, f"a second updates gives a different {name}", "updates pile up")
 
 
 def _key_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
@@ -170,7 +170,7 @@ def _key_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     if any(first.arrays[name] is not array for name, array in layer.arrays.items()):
         yield Finding("y", "at(key) gives a layer with arrays of its own", "key not understood")
     elif not _same(first.forward(x.copy())[0], second.forward(x.copy())[0]):
-        yield Finding("y", "one key gives another y the second time", "key not understood")
+        yield Finding("y", "the same key gives a different y the second time", "key not understood")
     elif not _same(before, layer.forward(x.copy())[0]):
         yield Finding("y", "at(key) changes the layer itself", "key not understood")
 
@@ -179,13 +179,13 @@ def _state_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     _, saved = layer.forward(x.copy())
     first = {name: gradient.copy() for name, gradient in _gradients(layer, dy, saved).items()}
     second = _gradients(layer, dy, saved)
-    layer.forward(-x - np.copysign(1, x))  # every entry is another, and of the opposite sign
+    layer.forward(-x - np.copysign(1, x))  # every entry differs, and has the opposite sign
     after_other_forward = _gradients(layer, dy, saved)
     for name, expected in first.items():
         if not _same(second[name], expected):
-            yield Finding(name, f"a second backward gives another d{name}", "gradients pile up")
+            yield Finding(name, f"a second backward gives a different d{name}", "gradients pile up")
         elif not _same(after_other_forward[name], expected):
-            message = f"after a forward pass of another batch, backward gives another d{name}"
+            message = f"after a forward pass of another batch, backward gives a different d{name}"
             yield Finding(name, message, "a batch kept in the layer")
 
 
@@ -195,12 +195,12 @@ def _need_dx_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     _, without_dx = layer.backward(dy.copy(), saved, need_dx=False)
     for name in expected:
         if name != "x" and not (name in without_dx and _same(without_dx[name], expected[name])):
-            yield Finding(name, f"need_dx=False gives another d{name}", "need_dx misread")
+            yield Finding(name, f"need_dx=False gives a different d{name}", "need_dx misread")
 
 
 def _size_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     if layer.mixes_images:
-        return  # as a loss is, whose target has the size of this batch
+        return  # the target of a loss has the size of this batch
     _, saved = layer.forward(x.copy())
     layer.forward(x.repeat(2, axis=0))
     try:
@@ -231,18 +231,18 @@ def _float32_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
             elif wanted.dtype != np.float64:
                 yield Finding(name, f"float64 in, but {title} is {wanted.dtype}", "dtype lost")
             elif not np.isfinite(array[representable]).all():
-                message = f"for inputs {scale} times as large {title} of float32 is not finite"
+                message = f"for inputs {scale} times as large, {title} in float32 is not finite"
                 yield Finding(name, message, "overflow")
             elif scale == 1 and _differs(array, wanted) and not isinstance(layer, Sequential):
-                message = f"{title} of float32 has other values than of float64"
-                yield Finding(name, message, "float32 computed otherwise")
+                message = f"{title} has other values in float32 than in float64"
+                yield Finding(name, message, "float32 computed differently")
 
 
 def _cast_findings(layer: Layer, x: Array, dy: Array) -> Iterator[Finding]:
     if layer.params:
         for name, array in _results(layer, x.astype(np.float32), dy.astype(np.float32)).items():
             if array.dtype != np.float32:
-                message = f"float32 in and parameters of float64, but {_title(name)} is float64"
+                message = f"float32 in and float64 parameters, but {_title(name)} is float64"
                 yield Finding(name, message, "parameter not cast to the dtype of x")
 
 
@@ -287,7 +287,7 @@ CHECKS: dict[str, Callable[[Layer, Array, Array], Iterator[Finding]]] = {
     "parameters_cast": _cast_findings,
     "two_threads": _thread_findings,
 }
-"""The checks by name, in an order in which the first that fails is the cause of others."""
+"""The checks by name, ordered so that the first to fail may be the cause of the others."""
 
 
 def _gradients(layer: Layer, dy: Array, saved: Any) -> dict[str, Array]:
@@ -311,7 +311,7 @@ def _title(name: str) -> str:
 
 
 def _same(a: Array, b: Array, rtol: float = 1e-12) -> bool:
-    """Whether all entries are equal, but for `rtol` of the largest."""
+    """Whether all entries are equal, to within `rtol` of the largest."""
     atol = rtol * np.max(np.abs(b), initial=0)
     return np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=atol, equal_nan=True)
 
@@ -321,7 +321,7 @@ def _differs(a: Array, b: Array) -> bool:
 
 
 def arrays_in(saved: Any) -> Iterator[Array]:
-    """The arrays in what a layer saved: an array, or lists, tuples and dicts of such."""
+    """The arrays in what a layer saved: an array, or nested lists, tuples and dicts of arrays."""
     if isinstance(saved, np.ndarray) or type(saved).__module__.partition(".")[0] == "cupy":
         yield saved
     elif isinstance(saved, dict):
@@ -332,8 +332,8 @@ def arrays_in(saved: Any) -> Iterator[Array]:
 
 
 def new_bytes(saved: Any, seen: set[int]) -> int:
-    """The bytes of the arrays in what a layer saved, but for memory at an address in `seen`, which
-    gets theirs."""
+    """The bytes of the arrays in what a layer saved, except those at an address in `seen`, to which
+    their addresses are added."""
     count = 0
     for array in arrays_in(saved):
         if device_of(array) == "gpu":

@@ -1,4 +1,4 @@
-"""What a check of gradients found: the comparisons, what is wrong, and what was not checked."""
+"""What a gradient check found: the comparisons, what is wrong, and what was not checked."""
 
 import traceback
 from dataclasses import dataclass, replace
@@ -8,17 +8,17 @@ from minicnn.arguments import Shape
 from minicnn.text import align
 
 CHECKER = {Path(__file__).with_name(f"{name}.py") for name in ("check", "differences", "protocol")}
-FRAMES = 3  # of a traceback, the last ones
+FRAMES = 3  # the last ones of a traceback
 
 
 @dataclass(frozen=True)
 class Finding:
     """Something that is wrong.
 
-    name: of the array it is about: "x" or a parameter's for its gradient, or "y", "dy", "saved"
+    name: the array it is about: "x" or a parameter for a gradient, or "y", "dy", "saved"
     cause: a guess at the mistake, or None
     check: the name of the check that found it, as in `Report.checked`
-    traceback: where it was raised, if the layer raised an exception
+    traceback: where the layer raised an exception, if it did
     """
 
     name: str
@@ -28,23 +28,23 @@ class Finding:
     traceback: str = ""
 
     def __str__(self) -> str:
-        return f"{self.message}. Likely cause: {self.cause or 'none that is known'}"
+        return f"{self.message}. Likely cause: {self.cause or 'unknown'}"
 
     @property
     def gradient(self) -> str:
-        """`name`, as it was called in version 0.1."""
+        """`name`, under its name in version 0.1."""
         return self.name
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One gradient beside central differences.
+    """One gradient, compared with central differences.
 
     error: the largest difference, relative to the largest entry; along one direction, relative to
         the length of the gradient
-    index: of the entry that is off most; None if one direction or nothing was compared
+    index: the entry with the largest error; None if only one direction or nothing was compared
     kinks: how many entries lie at a kink or tie, where any slope between left and right will do
-    unchecked: what of the gradient was not compared, and why
+    unchecked: which part of the gradient was not compared, and why
     """
 
     gradient: str
@@ -56,7 +56,7 @@ class Comparison:
     unchecked: tuple[str, ...] = ()
 
     def excused(self) -> "Comparison":
-        """The same for a difference that is known to come from a kink."""
+        """The same comparison when a kink is known to cause the difference."""
         reason = "at all, since its layers are at kinks, and right one by one"
         kinks = max(1, self.kinks)
         return replace(self, error=0.0, index=None, kinks=kinks, ok=True, unchecked=(reason,))
@@ -71,11 +71,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_gradients` found. Printed, it is a table, and below it what is wrong and what was
+    """What `check_gradients` found. Printed, it is a table, followed by what is wrong and what was
     not checked.
 
     checked: the names of the checks that ran, in order
-    unchecked: what was not checked, and why, a line for each
+    unchecked: what was not checked, and why, one line for each
     """
 
     layer: str
@@ -95,12 +95,12 @@ class Report:
 
     @property
     def errors(self) -> dict[str, float]:
-        """The error of each gradient, of x under "x"."""
+        """The error of each gradient; that of dx is under "x"."""
         return {comparison.gradient: comparison.error for comparison in self.comparisons}
 
     @property
     def cause(self) -> str | None:
-        """The first cause that was named."""
+        """The first named cause."""
         return next((finding.cause for finding in self.findings if finding.cause), None)
 
     def __str__(self) -> str:
@@ -108,8 +108,8 @@ class Report:
 
 
 def table(reports: list[Report]) -> str:
-    """The reports as text: under each layer a row for each gradient, then what is wrong, and what
-    was not checked."""
+    """The reports as text: for each layer a row for each gradient, then what is wrong, and what was
+    not checked."""
     cells = [comparison.cells() for report in reports for comparison in report.comparisons]
     title, *rows = align([("gradient", "shape", "error", "worst at", ""), *cells], "<<><<")
     lines, remaining = [f"    {title}"], iter(rows)

@@ -1,4 +1,4 @@
-"""Tests for layers of other projects: under pytest, each check of a layer is a test of its own.
+"""Tests for layers of other projects: pytest runs each check of a layer as a test of its own.
 
     from minicnn.gradcheck.testing import parametrize_layers
 
@@ -26,12 +26,12 @@ Case = tuple[Layer, Array | Shape] | tuple[Layer, Array | Shape, dict[str, Any]]
 
 
 def parametrize_layers(*cases: Case) -> pytest.MarkDecorator:
-    """Parametrizes a test function with `check`, which is to be called: one test for each check of
-    each layer.
+    """Parametrizes a test function with `check`, a function for it to call: one test for each check
+    of each layer.
 
-    A case is (layer, x) or (layer, x, settings): x is an input, or the shape of one that is drawn
-    from a normal distribution; settings are keyword arguments of `check_gradients`. A test fails
-    with the whole report, and is skipped where something else is wrong that may be the cause.
+    A case is (layer, x) or (layer, x, settings): x is an input, or a shape, for an input drawn from
+    a normal distribution; settings are keyword arguments of `check_gradients`. A failing test shows
+    the whole report; a test is skipped if an earlier finding may be the cause.
     """
     params = []
     for case in cases:

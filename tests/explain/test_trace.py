@@ -1,4 +1,4 @@
-"""The trace of a step: its numbers against passes by hand, and what it says of them."""
+"""The trace of a step: its numbers against passes by hand, and what it says about them."""
 
 import dataclasses
 import json
@@ -261,10 +261,10 @@ def uphill():
         ),
         (
             uphill(),
-            "To first order the step takes the loss up, from 1 to 2: it does not go against the "
+            "To first order the step raises the loss from 1 to 2: it does not go against the "
             "gradient. The loss became 2.25.",
         ),
-        (SGD(1e-9), "To first order the step leaves the loss, 1, as it is."),
+        (SGD(1e-9), "To first order the step does not change the loss, 1."),
     ],
     ids=range(6),
 )

@@ -148,7 +148,7 @@ def test_no_false_alarm_in_a_hundred_geometries(kind, monkeypatch):
 
 
 class WrongLinear(Linear):
-    """A linear layer with one gradient that is wrong."""
+    """A linear layer with one wrong gradient."""
 
     def __init__(self, name, fault):
         super().__init__(3, 2)
@@ -221,7 +221,7 @@ def scaled(layer_type, factor):
 
 
 class SlopeAtTheKink(ReLU):
-    """A ReLU with a slope at 0 that is given."""
+    """A ReLU with a given slope at 0."""
 
     def __init__(self, slope):
         super().__init__()
@@ -417,7 +417,7 @@ FAULTY = {
         lambda dx, grads, dy, x: (dx, grads | {"weight": dy[2:3].T @ x[2:3]}),
     ),
     "dtype lost": ("x", change("x", lambda g: g.astype(np.float64))),
-    "float32 computed otherwise": (
+    "float32 computed differently": (
         "x",
         change("x", lambda g: -g if g.dtype == np.float32 else g),
     ),
@@ -625,7 +625,7 @@ def test_the_upstream_gradient_is_not_the_input_that_the_seed_draws():
 
 
 class Unkeyed(Layer):
-    """Sets half of the entries to zero, others each time; backward is wrong by a factor."""
+    """Sets half of the entries to zero, different ones each time; backward is wrong by a factor."""
 
     def __init__(self, factor):
         super().__init__()
@@ -761,7 +761,7 @@ def test_where_an_exception_came_from_is_told():
     table = np.arange(10.0)
     lookup = Elementwise(lambda x: table[x.astype(int)].astype(x.dtype), np.zeros_like)
     message = str(check_gradients(lookup, np.array([[1.5, 2.5]])))
-    assert "IndexError with other inputs, as the protocol was checked" in message
+    assert "IndexError with other inputs, while checking the protocol" in message
 
 
 def test_a_loss_may_be_a_number_of_python():
@@ -784,7 +784,7 @@ def test_inference_that_is_not_forward_is_reported():
     assert [(f.name, f.check, f.cause) for f in report.findings] == [
         ("y", "call", "__call__ differs from forward")
     ]
-    assert "layer(x) is 2.5 at [1, 1], by forward 5." in str(report)
+    assert "layer(x) is 2.5 at [1, 1], but forward gives 5." in str(report)
     in_a_net = check_gradients(Sequential(Tanh(), Half()), x)
     assert "1.y" in {f.name for f in in_a_net.findings}
 
@@ -793,7 +793,7 @@ def test_inference_that_is_not_forward_is_reported():
             return x[0]
 
     message = check_gradients(Rows(), x).findings[0].message
-    assert message == "layer(x) has shape (2,), by forward (2, 2)"
+    assert message == "layer(x) has shape (2,), but forward gives (2, 2)"
 
     class InPlace(ReLU):
         def __call__(self, x):
@@ -816,7 +816,7 @@ def test_inference_that_differs_on_purpose_is_compared_with_what_it_should_give(
 
     assert check_gradients(Half(), x, inference=half).ok
     wrong = check_gradients(Half(), x, inference=np.tanh)
-    assert "by inference" in wrong.findings[0].message
+    assert "but inference gives" in wrong.findings[0].message
     net = Sequential(ReLU(), Half())
     assert check_gradients(net, np.round(x), inference=half).ok
     wrong_dx = Sequential(scaled(Tanh, 2), Half())
@@ -854,7 +854,7 @@ def test_the_traceback_of_what_a_layer_raises_is_shown():
 def test_random_numbers_leave_nothing_to_compare_with():
     report = check_gradients(Unkeyed(1), np.ones((3, 4)))
     assert report.comparisons == () and report.kinks == 0
-    assert "dx, linearity (what is wrong comes first)" in report.unchecked[-1]
+    assert "dx, linearity (fix what is wrong first)" in report.unchecked[-1]
 
 
 @pytest.mark.parametrize(
@@ -883,7 +883,7 @@ def test_random_numbers_leave_nothing_to_compare_with():
         (
             scaled(ReLU, 3),
             np.ones((2, 2)),
-            ("linearity (what is wrong comes first)",),
+            ("linearity (fix what is wrong first)",),
         ),
     ],
 )
@@ -942,7 +942,7 @@ def test_the_entries_are_restored_when_the_function_raises():
 
 
 def backward_of(layer, backward):
-    """The layer with another backward: a function of dy, saved and the right (dx, grads)."""
+    """The layer with a different backward: a function of dy, saved and the right (dx, grads)."""
 
     class Wrong(type(layer)):
         def backward(self, dy, saved, need_dx=True):
@@ -1003,13 +1003,13 @@ IMAGES, ROWS = (3, 2, 3, 2), (3, 6)
             IMAGES,
         ),
         (
-            "another mask than in forward",
+            "not the mask of forward",
             ReLU,
             lambda dy, y, dx, grads: (dy * (y == 0), grads),
             IMAGES,
         ),
         (
-            "another mask than in forward",
+            "not the mask of forward",
             lambda: Dropout(0.5, rng=np.random.default_rng(0)),
             lambda dy, keep, dx, grads: (2 * dy * keep[::-1], grads),
             IMAGES,
@@ -1127,14 +1127,14 @@ def count_up(layer, count):
         (
             lambda layer, count: {"count": count.astype(float)},
             "state and updates differ",
-            r"count of float64 \(\), but in the state it is of int64 \(\)",
+            r"count as float64 \(\), but in the state it is int64 \(\)",
         ),
         (
             lambda layer, count: {"count": np.full(2, count)},
             "state and updates differ",
-            r"count of int64 \(2,\), but",
+            r"count as int64 \(2,\), but",
         ),
-        (count_up, "updates pile up", "a second updates gives another count"),
+        (count_up, "updates pile up", "a second updates gives a different count"),
     ],
 )
 def test_updates_that_do_not_fit_the_state_are_reported(asked, cause, message):
@@ -1188,7 +1188,7 @@ def never_the_same(layer, key):
     "at, message",
     [
         (changed_in_place, "at(key) changes the layer itself"),
-        (never_the_same, "one key gives another y the second time"),
+        (never_the_same, "the same key gives a different y the second time"),
     ],
 )
 def test_a_key_that_is_misread_is_reported(at, message):
@@ -1211,11 +1211,11 @@ def test_what_is_not_known_of_inference_and_keys_is_told():
     drawing, one_key = (
         check_gradients(Dropout(p, rng=np.random.default_rng(0)), x) for p in (0.5, 0.0)
     )
-    told = "values of layer(x) (which differ from y: say with inference= what they should be)"
+    told = "values of layer(x) (they differ from y: pass inference= to say what they should be)"
     assert drawing.ok and drawing.unchecked == (told,)
     assert one_key.ok and one_key.unchecked == (
         told,
-        "whether y depends on the key (eight keys gave one y)",
+        "whether y depends on the key (eight keys gave the same y)",
     )
     known = check_gradients(Dropout(rng=np.random.default_rng(0)), x, inference=lambda x: x)
     assert known.ok and known.unchecked == ()

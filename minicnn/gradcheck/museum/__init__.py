@@ -1,7 +1,7 @@
-"""The museum of wrong gradients: mistakes, each in a layer or loss that is right otherwise.
+"""The museum of wrong gradients: mistakes, each in a layer or loss that is otherwise right.
 
 About half were found in published projects or asked about, and say where; the rest were made up.
-Many of them still train. The checker has to catch each one, and to name the mistake of most.
+Many of them still train. The checker must catch every one, and name the mistake for most.
 """
 
 from minicnn.gradcheck.museum import (

@@ -9,7 +9,7 @@ from minicnn.layers import GELU, LeakyReLU, ReLU, Sigmoid, Tanh
 
 
 class SigmoidOfOutput(Sigmoid):
-    """The derivative y * (1 - y) is given y where it expects x, and takes the sigmoid again."""
+    """The derivative is a function of x but is given y, so it takes the sigmoid of a sigmoid."""
 
     def backward(self, dy, saved, need_dx=True):
         again, _ = super().forward(saved)
@@ -17,7 +17,7 @@ class SigmoidOfOutput(Sigmoid):
 
 
 class SigmoidOverflow(Sigmoid):
-    """exp(x) / (1 + exp(x)) is infinity over infinity, NaN, from x = 89 on in float32."""
+    """exp(x) / (1 + exp(x)) is infinity over infinity, or NaN, from x = 89 on in float32."""
 
     def forward(self, x):
         y = np.exp(x) / (1 + np.exp(x))
@@ -25,7 +25,7 @@ class SigmoidOverflow(Sigmoid):
 
 
 class SigmoidFloat64(Sigmoid):
-    """A NumPy scalar of float64 among float32 arrays makes everything after it float64, at half the
+    """A float64 scalar of NumPy among float32 arrays makes everything after it float64, at half the
     speed and twice the memory."""
 
     def forward(self, x):
@@ -34,7 +34,7 @@ class SigmoidFloat64(Sigmoid):
 
 
 class TanhPrecedence(Tanh):
-    """(1 - y)**2 where 1 - y**2 was meant. Tests of the shapes pass."""
+    """(1 - y)**2 where 1 - y**2 was meant. Tests of shapes pass."""
 
     def backward(self, dy, saved, need_dx=True):
         return dy * (1 - saved) ** 2, {}
@@ -65,19 +65,19 @@ class ReLUMaskOfUpstream(ReLU):
 class LeakyReLUOtherSide(LeakyReLU):
     """The slope is taken where x is positive, and dy goes through where it is negative."""
 
-    def _gradient(self, dy, y):
+    def _gradient(self, y, dy):
         return np.where(y > 0, self.negative_slope * dy, dy)
 
 
 class LeakyReLUSlopeForgotten(LeakyReLU):
     """Backward is still that of ReLU, so that no gradient leaks."""
 
-    def _gradient(self, dy, y):
+    def _gradient(self, y, dy):
         return dy * (y > 0)
 
 
 class GELUOfApproximation(GELU):
-    """Forward is exact, and backward the derivative of the approximation with tanh."""
+    """Forward is exact, but backward is the derivative of the approximation with tanh."""
 
     def forward(self, x):
         y, _ = super().forward(x)
@@ -101,7 +101,7 @@ FAULTS = [
         "not linear in the upstream gradient",
         seen="exacity/deeplearningbook-chinese#127",
     ),
-    Fault(LeakyReLU, LeakyReLUOtherSide, IMAGES, "another mask than in forward"),
+    Fault(LeakyReLU, LeakyReLUOtherSide, IMAGES, "not the mask of forward"),
     Fault(
         LeakyReLU,
         LeakyReLUSlopeForgotten,

@@ -10,7 +10,7 @@ from minicnn.windows import batch_last, im2col
 
 
 class ConvPaddingKept(Conv2D):
-    """dx comes out with the border of the padding still around it, and the layer before fails."""
+    """dx still has the border of padding around it, and the layer before fails."""
 
     def backward(self, dy, saved, need_dx=True):
         border = [(0, 0), (0, 0), *self.window.padding]
@@ -19,7 +19,7 @@ class ConvPaddingKept(Conv2D):
 
 
 class ConvCropped(Conv2D):
-    """The padding is cut off dx at two sides instead of four, so it is shifted by the padding."""
+    """The padding is cut off two sides of dx instead of four, so dx is shifted by the padding."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
@@ -29,8 +29,8 @@ class ConvCropped(Conv2D):
 
 
 class ConvRowsLeftOver(Conv2D):
-    """dx gets the size that the windows cover. Where they do not divide the image, some of its rows
-    and columns are in no window and are missing from dx."""
+    """dx gets the size that the windows cover. If the stride does not fit the image, some rows and
+    columns are in no window and are missing from dx."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
@@ -66,7 +66,7 @@ class ConvKernelNotRotated(Conv2D):
 
 class ConvStrideForgotten(Conv2D):
     """dx is the full convolution of dy itself, without the S - 1 zeros between its entries that a
-    stride of S asks for. It is too small, and is put into the upper left corner of zeros."""
+    stride of S calls for. It is too small, and is put into the upper left corner of zeros."""
 
     def backward(self, dy, saved, need_dx=True):
         _, grads = super().backward(dy, saved)
@@ -80,8 +80,8 @@ class ConvStrideForgotten(Conv2D):
 
 
 class ConvOverlapAssigned(Conv2D):
-    """col2im writes each tap's gradient where it adds: with stride 1 an entry keeps one of its
-    KH*KW contributions."""
+    """col2im assigns each tap's gradient instead of adding it: with stride 1 an entry keeps one of
+    its KH*KW contributions."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
@@ -96,7 +96,7 @@ class ConvOverlapAssigned(Conv2D):
 
 
 class ConvLastImage(Conv2D):
-    """A loop over the images assigns dweight instead of adding to it: the last image is left."""
+    """A loop over the images assigns dweight instead of adding: only the last image is left."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
@@ -131,8 +131,8 @@ class ConvTransposeKernelRotated(ConvTranspose2D):
 
 
 class ConvTransposeChannelsExchanged(ConvTranspose2D):
-    """The weight is (in, out, KH, KW) here and (out, in, KH, KW) in a convolution. dx takes one for
-    the other; where both are equally many, it fits."""
+    """The weight is (in, out, KH, KW) here and (out, in, KH, KW) in a convolution. dx confuses the
+    two; if both counts are equal, no shape complains."""
 
     def backward(self, dy, saved, need_dx=True):
         other = self.map_arrays(lambda p: p.swapaxes(0, 1) if p.ndim == 4 else p)

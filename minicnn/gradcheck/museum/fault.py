@@ -1,4 +1,4 @@
-"""What an exhibit is, and what the checker says of it."""
+"""What an exhibit is, and what the checker says about it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,12 +19,12 @@ IMAGES, ROWS = (3, 2, 6, 8), (3, 4)
 
 @dataclass(frozen=True)
 class Fault:
-    """An exhibit: `wrong` in the place of `right`, a layer or a loss, with an input that shows it.
+    """An exhibit: `wrong` in place of `right`, a layer or a loss, with an input that shows it.
 
-    `arguments` make the layer, `x_shape` is the shape of its input, whose values are normal and
+    `arguments` are the layer's, `x_shape` is the shape of its input, whose values are normal and
     then go through `values`. `cause` is what the checker says, None if the pattern gives no hint.
-    `beside` names those of "forward", "inference" and "updates" in which the wrong layer is
-    compared with the right one, since no gradient can give the mistake away.
+    `beside` names which of "forward", "inference" and "updates" to compare with the right layer's,
+    because no gradient can give the mistake away.
 
     `seen` is the issue or pull request on GitHub, owner/repository#number, in which the mistake was
     found or asked about. An exhibit without one was made up for the museum.
@@ -49,7 +49,7 @@ class Fault:
         return " ".join((self.wrong.__doc__ or "").split())
 
     def check(self, seed: int = 0) -> Report:
-        """What the checker says of it."""
+        """What the checker says about it."""
         rng = np.random.default_rng(seed)
         x = self.values(rng.standard_normal(self.x_shape))
         if not isinstance(self.wrong, type):
@@ -62,7 +62,7 @@ class Fault:
             for kind in (self.wrong, self.right)
         )
         for name, array in right.arrays.items():
-            array[...] = rng.uniform(0.5, 1.5, array.shape)  # none that hides a mistake, as 1 does
+            array[...] = rng.uniform(0.5, 1.5, array.shape)  # ones, say, would hide some mistakes
             wrong.arrays[name][...] = array
         report = check_gradients(
             wrong,
@@ -79,5 +79,5 @@ def _update_findings(wrong: Layer, right: Layer, x: Array) -> Iterator[Finding]:
     asked, expected = (layer.updates(layer.forward(x)[1]) for layer in (wrong, right))
     for name, new in expected.items():
         if not np.allclose(asked[name], new, rtol=1e-9):
-            message = f"updates gives {name} {asked[name]}, the right layer {new}"
+            message = f"updates gives {name} {asked[name]}, but the right layer gives {new}"
             yield Finding(name, message, diagnose_update(right, name, asked[name], new, x), "state")

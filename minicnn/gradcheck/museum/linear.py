@@ -8,8 +8,8 @@ from minicnn.layers import Flatten, Layer, Linear, Residual, Tanh
 
 
 class LinearBatchMean(Linear):
-    """dweight is divided by N although the loss is a mean already; tested alone, each layer looks
-    like a matter of convention."""
+    """dweight is divided by N although the loss is already a mean; in a test of the layer alone
+    this looks like a matter of convention."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
@@ -25,7 +25,8 @@ class LinearTransposed(Linear):
 
 
 class LinearWeightNotTransposed(Linear):
-    """dx multiplies by W^T, as forward does, instead of W; where the layer is square, it fits."""
+    """dx multiplies by A^T, as forward does, instead of A, the weight; in a square layer no shape
+    complains."""
 
     def backward(self, dy, saved, need_dx=True):
         _, grads = super().backward(dy, saved)
@@ -33,7 +34,7 @@ class LinearWeightNotTransposed(Linear):
 
 
 class LinearBiasForgotten(Linear):
-    """dbias is made as zeros and never filled in, so the bias stays what it was."""
+    """dbias is allocated as zeros and never filled in, so the bias never changes."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
@@ -52,7 +53,7 @@ class LinearGradientsPileUp(Linear):
 
 
 class LinearKeepsInput(Linear):
-    """The input is kept in the layer, so a second forward pass, of a test batch say, changes the
+    """The input is kept in the layer, so a second forward pass, say of a test batch, changes the
     gradient of the first."""
 
     def forward(self, x):
@@ -73,7 +74,7 @@ class FlattenOtherOrder(Flatten):
 
 
 class ResidualShortcutForgotten(Residual):
-    """dx is the body's alone, without the dy that the shortcut passes to x as it is."""
+    """dx is the body's alone, without the dy that the shortcut passes straight to x."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, _ = self.parts["body"].backward(dy, saved[0])

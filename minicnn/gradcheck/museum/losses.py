@@ -21,7 +21,7 @@ def cross_entropy_diagonal(logits, labels):
 
 
 def cross_entropy_jacobian_forgotten(logits, labels):
-    """dp, that is -1/(N p) at the label and 0 elsewhere, is handed on as if it were dlogits: the
+    """dp, which is -1/(N p) at the label and 0 elsewhere, is passed on as if it were dlogits: the
     Jacobian of softmax is left out, and the other logits learn nothing."""
     loss, _ = softmax_cross_entropy(logits, labels)
     is_label = labels[:, None] == np.arange(logits.shape[1])
@@ -29,7 +29,7 @@ def cross_entropy_jacobian_forgotten(logits, labels):
 
 
 def cross_entropy_overflow(logits, labels):
-    """Without taking the row's maximum off first, exp overflows from 89 on in float32."""
+    """The row's maximum is not subtracted first, so exp overflows from 89 on in float32."""
     exp = np.exp(logits)
     p = exp / exp.sum(axis=1, keepdims=True)
     is_label = labels[:, None] == np.arange(logits.shape[1])

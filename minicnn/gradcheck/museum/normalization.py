@@ -13,7 +13,7 @@ from minicnn.windows import batch_last
 
 
 class BatchNormConstantStatistics(BatchNorm2D):
-    """Mean and variance are taken as constants, although they are made of x: dx is dy, scaled."""
+    """Mean and variance are treated as constants, although they depend on x: dx is dy, scaled."""
 
     def backward(self, dy, saved, need_dx=True):
         _, grads = super().backward(dy, saved)
@@ -21,7 +21,7 @@ class BatchNormConstantStatistics(BatchNorm2D):
 
 
 class BatchNormConstantVariance(BatchNorm2D):
-    """The mean is differentiated and the variance is not, so the last of dx's three terms, the one
+    """The mean is differentiated but the variance is not, so the last of dx's three terms, the one
     along x_hat, is missing."""
 
     def backward(self, dy, saved, need_dx=True):
@@ -31,8 +31,8 @@ class BatchNormConstantVariance(BatchNorm2D):
 
 
 class BatchNormUnbiasedForward(BatchNorm2D):
-    """The variance of forward is divided by M - 1, as a library's default may be, and backward is
-    written for M."""
+    """Forward divides the variance by M - 1, as a library may by default, but backward is written
+    for M."""
 
     def forward(self, x):
         m = x.size // x.shape[1]
@@ -48,8 +48,7 @@ class BatchNormEpsOutsideRoot(BatchNorm2D):
 
 
 class BatchNormWeightForgotten(BatchNorm2D):
-    """dx is the one of x_hat, not multiplied by weight. The weights are ones at first, and then it
-    is right."""
+    """dx is not multiplied by weight. The weights start as ones, so at first it is right."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
@@ -83,8 +82,8 @@ class BatchNormMomentumExchanged(BatchNorm2D):
 
 
 class BatchNormBiasedRunningVariance(BatchNorm2D):
-    """running_var averages the variance divided by M; divided by M - 1 it would estimate that of
-    all images."""
+    """running_var averages the variance divided by M; divided by M - 1 it would estimate the
+    variance of all images."""
 
     def updates(self, saved):
         x_hat, inverse_std, mean, var = saved
@@ -93,7 +92,7 @@ class BatchNormBiasedRunningVariance(BatchNorm2D):
 
 
 class BatchNormInferenceByBatch(BatchNorm2D):
-    """Inference normalises by the batch too, so the result for one image depends on the others."""
+    """Inference normalises over the batch too, so the result for an image depends on the others."""
 
     def __call__(self, x):
         return self.forward(x)[0]
@@ -110,8 +109,8 @@ class BatchNormLearnsInInference(BatchNorm2D):
 
 
 class DropoutNotScaled(Dropout):
-    """What is kept is not divided by 1 - p, in forward and backward alike, so in inference all sums
-    are larger than in training."""
+    """Neither forward nor backward divides the kept entries by 1 - p, so all sums are larger in
+    inference than in training."""
 
     def forward(self, x):
         y, keep = super().forward(x)
@@ -145,7 +144,7 @@ class DropoutInInference(Dropout):
 
 
 def _slope(layer: BatchNorm2D, dy: Array, saved: Any) -> Array:
-    """weight * inverse_std, (C, 1, 1): the slope of y by x if the statistics were constants."""
+    """weight * inverse_std, (C, 1, 1): the slope dy/dx if the statistics were constants."""
     weight, _ = layer._affine(dy)
     return (weight * saved[1])[..., None]
 
@@ -153,7 +152,7 @@ def _slope(layer: BatchNorm2D, dy: Array, saved: Any) -> Array:
 def _normalised(
     layer: BatchNorm2D, x: Array, inverse_std_of: Callable[[Array], Array]
 ) -> tuple[Array, Any]:
-    """The forward of a batch norm with another function of the variance."""
+    """The forward pass of a batch norm with a different function of the variance."""
     _, (_, _, mean, var) = BatchNorm2D.forward(layer, x)
     weight, bias = (array[..., None] for array in layer._affine(x))
     inverse_std = inverse_std_of(var)
@@ -192,6 +191,6 @@ FAULTS = [
     _norm(BatchNormLearnsInInference, "argument changed", "inference", seen="chainer/chainer#1580"),
     _dropout(DropoutNotScaled, "forward is wrong", "forward"),
     _dropout(DropoutScaledInBackward, "times 1/(1 - p)"),
-    _dropout(DropoutOtherMask, "another mask than in forward"),
+    _dropout(DropoutOtherMask, "not the mask of forward"),
     _dropout(DropoutInInference, "inference is wrong", "inference", seen="tensorflow/skflow#79"),
 ]

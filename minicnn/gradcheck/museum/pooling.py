@@ -11,7 +11,7 @@ from minicnn.windows import batch_first, batch_last
 
 class MaxPoolOverlapAssigned(MaxPool2D):
     """An entry that is the maximum of two windows keeps only the last one's gradient: `=` where
-    `+=` is needed. Right for windows side by side, such as 2x2 with stride 2."""
+    `+=` is needed. It is right if windows do not overlap, as with 2x2 and stride 2."""
 
     def backward(self, dy, saved, need_dx=True):
         x, y = saved
@@ -23,8 +23,8 @@ class MaxPoolOverlapAssigned(MaxPool2D):
 
 
 class MaxPoolZeroPadding(MaxPool2D):
-    """The padding counts as 0 instead of minus infinity, so where all of a window is negative the
-    padding wins. Backward is the exact derivative of that, so only the output gives it away."""
+    """The padding counts as 0 instead of minus infinity, so if a window has only negative entries,
+    the padding wins. Backward is the exact derivative of that, so only the output gives it away."""
 
     def forward(self, x):
         padded = self.window.pad(x)
@@ -54,8 +54,8 @@ class MaxPoolEveryTie(MaxPool2D):
 
 
 class AvgPoolShareForgotten(AvgPool2D):
-    """Forward divides by the size of the window, backward does not: as if each entry had the whole
-    of the mean."""
+    """Forward divides by the size of the window, but backward does not: as if each entry were the
+    whole mean."""
 
     def backward(self, dy, saved, need_dx=True):
         dx, grads = super().backward(dy, saved)
