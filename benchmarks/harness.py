@@ -27,7 +27,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import minicnn
-from minicnn.backend import DEVICES, DeviceError, choose_device
+from minicnn.backend import DeviceError, choose_device
+from minicnn.cuda import DEVICES
 from minicnn.files import as_path
 from minicnn.plotting import save_figure
 from minicnn.training.cores import cores

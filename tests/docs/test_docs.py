@@ -22,7 +22,8 @@ from minicnn.gradcheck.check import planned_checks
 from minicnn.gradcheck.museum import FAULTS
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
+CHINESE = sorted((REPOSITORY / "docs/zh").rglob("*.md"))  # whose content test_chinese.py compares
+PAGES = [page for page in sorted((REPOSITORY / "docs").rglob("*.md")) if page not in CHINESE]
 DERIVATIONS = REPOSITORY / "docs" / "derivations"
 SECTIONS = ["By hand", "In general", "In code", "The check"]
 
@@ -250,6 +251,11 @@ def name(item):
 def test_page(path, check):
     faults = [f"{name(path)}:{fault}" for fault in check(path, path.read_text())]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", CHINESE, ids=name)
+def test_the_links_of_a_chinese_page(path):
+    assert not list(links(path, path.read_text()))
 
 
 def test_the_readme_names_the_modules_whose_numbers_a_page_takes():

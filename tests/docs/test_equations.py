@@ -14,7 +14,7 @@ import minicnn
 
 DOCS = Path(__file__).parents[2] / "docs"
 MODULES = sorted(Path(minicnn.__file__).parent.rglob("*.py"))
-PAGES = {path.stem: path for path in sorted(DOCS.rglob("*.md"))}
+PAGES = {path.stem: path for path in sorted(DOCS.rglob("*.md")) if DOCS / "zh" not in path.parents}
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -243,7 +243,7 @@ def test_the_command(run_command, tmp_path):
     "arguments, sentence",
     [
         (["--exhibit", "No"], "--exhibit must be one of MaxPool"),
-        (["--exhibit", "ConvCropped", "--model", "lenet"], "only one of them"),
+        (["--exhibit", "ConvCropped", "--model", "lenet"], "only one of RUN"),
         (["--model", "lenet", "--kernel", 3], "--kernel is for the small convolution"),
         (["--model", "lenet", "--data", "digits", "--image", 99999], "--image must be below"),
         (["/no/run"], "/no/run"),
