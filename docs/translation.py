@@ -64,8 +64,8 @@ def link_target(target: str, page: str) -> str:
         return target
     path, _, heading = target.partition("#")
     path = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
-    english = {chinese: english for english, chinese in pages().items()}.get(path, path)
-    return f"link to {english}{'#' if heading else ''}"
+    path = {chinese: english for english, chinese in ELSEWHERE.items()}.get(path, path)
+    return f"link to {path.replace('docs/zh/', 'docs/')}{'#' if heading else ''}"
 
 
 def checksum(block: str) -> str:

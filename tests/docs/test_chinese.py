@@ -17,7 +17,7 @@ HAN = "[\u4e00-\u9fff]"
 HABITS = {
     rf"{HAN}\n *{HAN}": "a new line within a paragraph, which shows as a space",
     rf"{HAN} [A-Za-z0-9`]|[A-Za-z0-9`] {HAN}": "a space between Chinese and Latin",
-    rf"{HAN}[,;:?!(]|{HAN}\.(?![\w.])": "punctuation of half width after Chinese",
+    rf"{HAN}[,;:?!]|{HAN}\((?!\d)|{HAN}\.(?![\w.])": "punctuation of half width after Chinese",
 }
 TERMS = {
     "卷积内核": "卷积核",
