@@ -34,9 +34,9 @@ def assert_equal_but_for_rounding(result, exact, size, name=""):
 def sizes(layer, run, x, dy, params):
     """The sizes of run(x, dy, params) -> {"y": y, "x": dx, "weight": ...}, the results of a layer;
     if it is linear, run gives them from the absolute values."""
-    if isinstance(layer, Sigmoid):  # y = 1/2 + tanh(x/2)/2, and y*(1 - y) varies less than y
-        return {"y": np.ones(x.shape), "x": np.abs(dy)}
     y = run(x, dy, params)["y"]
+    if isinstance(layer, Sigmoid):  # a share of exp(-x) is 1 - y times as much of y
+        return {"y": y * (2 - y), "x": np.abs(dy) * y * (2 - y)}
     if isinstance(layer, Tanh):  # dx = dy - dy*y**2
         return {"y": np.abs(y), "x": np.abs(dy) * (1 + y**2)}
     if isinstance(layer, (MaxPool2D, ReLU)):  # each y is one x, and which one is no sum

@@ -1,6 +1,6 @@
 """Activations: one function applied to every entry, y = f(x), so that dx = dy * f'(x).
 
-    sigmoid   y = 1 / (1 + exp(-x)) = (1 + tanh(x/2)) / 2                                  (1)
+    sigmoid   y = 1 / (1 + exp(-x))                                                        (1)
               dx = dy * y * (1 - y)                                                        (2)
     tanh      y = tanh(x)                                                                  (3)
               dx = dy * (1 - y**2)                                                         (4)
@@ -13,9 +13,8 @@
 
 All derivatives but the last are written in terms of y, which the next layer keeps anyway, so x need
 not be kept. For the sigmoid: exp(-x) = (1 - y)/y, so f' = exp(-x) / (1 + exp(-x))**2 =
-y**2 * (1 - y)/y = y*(1 - y). The form with tanh cannot overflow, as exp(-x) does for large
-negative x; its price is that y is exactly 0 below about x = -20 in float32 (-38 in float64), where
-it should be exp(x).
+y**2 * (1 - y)/y = y*(1 - y). For x below -88 in float32 (-709 in float64), exp(-x) is infinite,
+and y is 0, as it should be.
 
 Phi(x) is the share of a normal distribution that lies below x, and phi is its density. Because
 Phi(x) = 1 - Phi(-x), (9) has x - x*Phi(-x) for x*Phi(x) where x > 0; and with
@@ -27,6 +26,8 @@ linear units improve restricted Boltzmann machines", ICML 2010; A. Maas, A. Hann
 "Rectifier nonlinearities improve neural network acoustic models", ICML 2013; D. Hendrycks,
 K. Gimpel, "Gaussian error linear units (GELUs)", 2016.
 """
+
+import numpy as np
 
 from minicnn.arguments import share
 from minicnn.backend import Array, along_memory, array_module, masked
@@ -61,12 +62,12 @@ class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), between 0 and 1."""
 
     def _function(self, x: Array) -> Array:
-        xp, half = array_module(x), x.dtype.type(0.5)
-        y = xp.asarray(x * half)  # if x has no axes, the product is a number
-        xp.tanh(y, out=y)
-        y *= half
-        y += half  # (1)
-        return y
+        xp = array_module(x)
+        y = xp.asarray(-x)  # if x has no axes, -x is a number
+        with np.errstate(over="ignore", under="ignore"):
+            xp.exp(y, out=y)
+        y += 1
+        return xp.divide(1, y, out=y)  # (1)
 
     def _gradient(self, y: Array, dy: Array) -> Array:
         dx = 1 - y
