@@ -46,6 +46,7 @@ def run(name, *arguments, **env):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, stem, options",
     [
@@ -82,6 +83,7 @@ def test_without_a_gpu_one_sentence_says_why(tmp_path, name, options):
     assert not list(tmp_path.glob("*.json"))
 
 
+@pytest.mark.slow
 def test_lenet_runs_alone_and_says_why_pytorch_is_missing(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('not on this machine')")
     result = run("bench_lenet", "--quick", "--out", tmp_path, PYTHONPATH=str(tmp_path))
@@ -98,6 +100,7 @@ def test_lenet_runs_alone_and_says_why_pytorch_is_missing(tmp_path):
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 
 
+@pytest.mark.slow
 def test_pytorch_does_the_same_work(script):
     """From the same weights, over the same batches, to the same accuracy; and its other tasks."""
     pytest.importorskip("torch")
@@ -335,6 +338,7 @@ def test_a_batch_larger_than_the_usual_data_has_as_many_images(script):
     assert len(workloads._minicnn_data({"batch": 5, "image": (1, 2, 2)})) == workloads.IMAGES
 
 
+@pytest.mark.slow
 def test_a_gpu_comes_to_the_same_accuracy(script, double):
     settings = {"net": repr(lenet_relu()), "lr": 0.02, "sgd": SGD, "batch": 20, "seed": 0}
     settings |= {"data": ("digits", 500, 100), "parts": 1, "epochs": 4, "cores": 1}

@@ -469,6 +469,7 @@ def test_a_cache_that_cannot_be_written_is_told(world, server):
         download.download([f"{server.address}/good/"], md5_of(SERVED), world / "file" / "cache")
 
 
+@pytest.mark.slow
 def test_eight_processes_on_an_empty_cache_download_once(world, server):
     requests = []
     answer = server.RequestHandlerClass.good

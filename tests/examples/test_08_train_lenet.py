@@ -82,6 +82,7 @@ def test_the_loop_is_fit_bit_for_bit(data):
     assert len(history.train_seconds) == 2 and shown == list(range(1, 7))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("run_example")
 def test_batches_in_one_piece_give_the_same_but_for_rounding(data):
     """In float64, so that only the last digits may differ."""

@@ -16,6 +16,7 @@ def example(monkeypatch, run_example):
     return importlib.import_module("09_better_lenet")
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_change(run_example, tmp_path):
     out = run_example("09_better_lenet", "--data", "digits", "--images", 256, "--epochs", 1)
     rows = re.findall(
@@ -36,6 +37,7 @@ def test_the_first_row_is_the_course_and_the_others_add_up(example):
         assert all(before[key] != value for key, value in change.items())
 
 
+@pytest.mark.slow
 def test_some_rows_with_several_seeds(run_example):
     args = ("--data", "digits", "--images", 128, "--epochs", 1, "--seeds", 0, 1, 2)
     out = run_example("09_better_lenet", *args, "--rows", 2, 6)

@@ -102,6 +102,7 @@ def one_page(cases, dtype):
     return Explanation("many", steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_each_cell_is_the_sum_of_its_products(dtype, show):
     cases = [case for seed in range(25) for case in random_layers(seed)] + others()
@@ -114,6 +115,7 @@ def test_each_cell_is_the_sum_of_its_products(dtype, show):
     assert explained > 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross-entropy", "squared error"])
 def test_each_cell_of_a_network_with_its_loss(loss, show):
     rng = np.random.default_rng(0)
@@ -241,6 +243,7 @@ def of(fault, kind):
     return explain(layer, x, dy).steps
 
 
+@pytest.mark.slow
 def test_wrong_cells_of_the_museum_are_marked_and_no_right_one(show):
     """What is wrong is known from the right layer, wherever its forward is the same."""
     wrong = [of(fault, "wrong")[-1] for fault in LAYERS]
@@ -413,6 +416,7 @@ def test_factors_lead_from_the_loss_to_a_pixel_and_back(show):
     assert page.locator("#back").is_disabled()
 
 
+@pytest.mark.slow
 def test_each_row_of_a_trace_opens_its_layer(show):
     net, x, labels = lenet(np.random.default_rng(0)), np.ones((2, 1, 28, 28), np.float32), [1, 2]
     traced = trace(net, x, np.array(labels), SGD(0.9))

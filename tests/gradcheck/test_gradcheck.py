@@ -136,6 +136,7 @@ GEOMETRIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GEOMETRIES)
 def test_no_false_alarm_in_a_hundred_geometries(kind, monkeypatch):
     monkeypatch.setattr(protocol, "THREAD_SECONDS", 0)

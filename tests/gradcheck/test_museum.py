@@ -66,6 +66,7 @@ def caught(tmp_path_factory):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forked processes")
 @pytest.mark.parametrize("name", ["no fault", *PAIRS])
 def test_the_fault_in_the_real_layer_makes_the_tests_fail(caught, name):

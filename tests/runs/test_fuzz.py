@@ -76,6 +76,7 @@ def idx_files(draw):
     return content[: draw(st.just(len(content)) | st.integers(0, len(content)))]
 
 
+@pytest.mark.slow
 @fuzz
 @given(content=idx_files() | st.binary(max_size=100))
 def test_idx_files(content, tmp_path_factory):
@@ -128,6 +129,7 @@ def safetensors_files(draw):
 LINE_BREAK = b'{"bias": ["\\n"]}'  # among what is wrong, and so in safetensors' message
 
 
+@pytest.mark.slow
 @fuzz
 @given(content=safetensors_files() | st.binary(max_size=100))
 @hypothesis.example(content=struct.pack("<Q", len(LINE_BREAK)) + LINE_BREAK)
@@ -231,6 +233,7 @@ def resumed(unfinished, capsys):
     return resume
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always")
 def test_forged_checkpoints(resumed):
     statuses = set()

@@ -82,6 +82,7 @@ def run(ranks, *arguments, **more):
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, **more)
 
 
+@pytest.mark.slow
 def test_any_number_of_ranks_and_workers_gives_the_same_bits():
     """Batch statistics, dropped units, momentum and batches that do not divide are among it."""
     needs_mpi()

@@ -81,6 +81,7 @@ def test_two_runs_give_the_same_bits(own, network):
     assert first[network] == second[network]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_other_kernels_give_nearly_the_same_losses(own, train_twice, kernel):
     blas = [library["internal_api"] for library in threadpoolctl.threadpool_info()]
