@@ -20,7 +20,7 @@ TRANSLATED = REPOSITORY / "docs" / "zh" / "translated.json"
 ELSEWHERE = {"README.md": "README.zh.md", "examples/README.md": "docs/zh/examples.md"}
 
 BLOCK = re.compile(r"^```.*?^```$|(?:^(?!```)[^\n]+\n?)+", re.MULTILINE | re.DOTALL)
-FENCE, CODE, FORMULA = re.compile(r"^```"), re.compile(r"`[^`\n]+`"), re.compile(r"\$[^$\n]+\$")
+FENCE, CODE, FORMULA = re.compile(r"^```"), re.compile(r"`[^`]+`"), re.compile(r"\$[^$\n]+\$")
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
@@ -53,7 +53,7 @@ def content(block: str, page: str) -> Counter:
     kept.update(link_target(match[1] or match[2], page) for match in LINK.finditer(block))
     block = LINK.sub("", block)
     for pattern in (CODE, FORMULA, NUMBER):
-        kept.update(pattern.findall(block))
+        kept.update(" ".join(found.split()) for found in pattern.findall(block))
         block = pattern.sub("", block)
     return kept
 

@@ -17,7 +17,7 @@ HAN = "[\u4e00-\u9fff]"
 HABITS = {
     rf"{HAN}\n *{HAN}": "a new line within a paragraph, which shows as a space",
     rf"{HAN} [A-Za-z0-9`]|[A-Za-z0-9`] {HAN}": "a space between Chinese and Latin",
-    rf"{HAN}[,;:?!]|{HAN}\((?!\d)|{HAN}\.(?![\w.])": "punctuation of half width after Chinese",
+    rf"{HAN}[,;:?!]|{HAN}\((?![a-zA-Z0-9-])|{HAN}\.(?![\w.])": "punctuation of half width after Chinese",
 }
 TERMS = {
     "卷积内核": "卷积核",
@@ -52,6 +52,13 @@ def strange(text):
     )
     if "池化" in text.replace("汇聚（池化", "", 1):
         yield "池化", "write 汇聚（池化） once, and then 汇聚"
+
+
+def test_these_pages_are_translated():
+    derivations = (REPOSITORY / "docs" / "derivations").glob("*.md")
+    pages = {path.relative_to(REPOSITORY).as_posix() for path in derivations}
+    pages |= {"README.md", "docs/checking.md", "docs/museum.md", "examples/README.md"}
+    assert not pages - PAGES.keys()
 
 
 @pytest.mark.parametrize("english", PAGES)
