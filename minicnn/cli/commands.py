@@ -2,6 +2,8 @@
 trace | doctor."""
 
 import argparse
+import contextlib
+import io
 import sys
 
 import numpy as np
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None, ranks: Alone) -> int:
-    """As `main`; what fails on one of several ranks ends all."""
+    """As `main`; an error on one of several ranks ends all."""
 
     def failed(message: object, status: int) -> int:
         sys.stdout.flush()
@@ -52,9 +54,19 @@ def _run(argv: list[str] | None, ranks: Alone) -> int:
         complain(message)
         return status
 
-    args = parser(COMMANDS).parse_args(argv)
+    usage = io.StringIO()  # what argparse prints of wrong options
     try:
-        status = args.run(args) or 0
+        with contextlib.redirect_stderr(usage):
+            args = parser(COMMANDS).parse_args(argv)
+    except SystemExit as exit:
+        if exit.code:
+            ranks.end(f"rank {ranks.rank} of {ranks.size}:\n{usage.getvalue().rstrip()}", 2)
+        print(usage.getvalue(), end="", file=sys.stderr)
+        raise
+    try:
+        status = 0
+        if ranks.rank == 0 or args.run in SHARED:
+            status = args.run(args) or 0
         sys.stdout.flush()  # or the interpreter would at exit, and report a broken pipe
         return status
     except BrokenPipeError:
@@ -70,12 +82,14 @@ def _run(argv: list[str] | None, ranks: Alone) -> int:
 def evaluate_run(args: argparse.Namespace) -> None:
     """Print loss and accuracy of a run on its test set."""
     ranks, device = world(), own_device(args.device)
-    net, origin = open_run(args.folder)
+    net, origin = open_run(args.folder, args.model)
     _, test_set = load(data_of(origin, args), args)
-    ranks.check_same({"weights": net.arrays.values(), "test images": [test_set.images]})
+    labelled = [test_set.images, test_set.labels]
+    ranks.check_same({"weights": net.arrays.values(), "test images and labels": labelled})
     net = net.to(device)
     if args.report is not None or args.json:
-        report(args, net, test_set)
+        if ranks.rank == 0:
+            report(args, net, test_set)
         return
     loss, accuracy = evaluate(net, test_set, workers=args.workers, ranks=ranks)
     print(
@@ -125,3 +139,4 @@ COMMANDS = {
     "trace": trace_step,
     "doctor": show_doctor,
 }
+SHARED = (train, evaluate_run)  # among ranks; rank 0 alone runs the other commands

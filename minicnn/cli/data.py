@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 
 from minicnn.cli.output import complain
 from minicnn.datasets import Dataset, DatasetNotFound, DataSpec, digits, fashion_mnist, mnist
@@ -45,7 +46,14 @@ def data_of(origin: Origin, args: argparse.Namespace) -> DataSpec | str:
     """What data a run was trained on. Raises ValueError if that is not known without --data."""
     if origin.spec is None and origin.data not in DATA and args.data is None:
         raise ValueError(f"the run was trained on {origin.data!r}: give that as --data PATH")
-    return origin.spec or args.data or origin.data
+    if origin.spec is None or args.data is not None or origin.spec.source in DATA:
+        return origin.spec or args.data or origin.data
+    if not os.path.exists(origin.spec.source):
+        raise ValueError(
+            f"{origin.spec.source}, the data of the run, does not exist: give its new place as "
+            "--data PATH"
+        )
+    return origin.spec
 
 
 def load(what: str | DataSpec | None, args: argparse.Namespace) -> tuple[Dataset, Dataset]:

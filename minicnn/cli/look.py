@@ -64,6 +64,8 @@ def duplicates(train: Dataset, test: Dataset) -> str:
         contradictions += int(train.labels[k] != train.labels[i])
     pairs = [(i, first.get(_digest(image))) for i, image in enumerate(test.images)]
     both = [(i, k) for i, k in pairs if k is not None]
+    if not again and not both:
+        return "no two images are equal"
     line = (
         f"equal images: {again:,} in train, {contradictions:,} of them with another label; "
         f"{len(both):,} of test are in train"

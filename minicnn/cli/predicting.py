@@ -26,7 +26,7 @@ Result = tuple[str, Prediction | Exception]
 
 def predict(args: argparse.Namespace) -> int:
     """Print the classes that a run predicts for pictures, with probabilities."""
-    predictor = Predictor(*open_run(args.folder), args.invert)
+    predictor = Predictor(*open_run(args.folder, args.model), args.invert)
     write = _json if args.json else _csv if args.csv else _text
     failures = 0
 
@@ -61,12 +61,13 @@ def _results(predictor: Predictor, paths: list[str], top: int | None) -> Iterato
             if isinstance(group, Exception):
                 yield path, group
                 continue
+            given = as_path(path)
             for _ in group:
                 file, result = next(results)
                 bar.update()
                 if isinstance(result, Exception):
                     bar.clear()
-                yield (path if file == as_path(path) else str(file)), result
+                yield (path if file == given else str(file)), result
 
 
 def _is_terminal(stream: TextIO) -> bool:
@@ -115,7 +116,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def _onnx(args: argparse.Namespace) -> None:
-    model = to_onnx(*open_run(args.folder))
+    model = to_onnx(*open_run(args.folder, args.model))
     path = as_path(args.out or _beside(args.folder, "model.onnx"))
     write_atomically(path, model.SerializeToString())
     (image,) = model.graph.input
@@ -128,7 +129,7 @@ def _onnx(args: argparse.Namespace) -> None:
 
 def _torch(args: argparse.Namespace) -> None:
     path = as_path(args.out or _beside(args.folder, "torch.safetensors"))
-    lines, arrays = to_torch(*open_run(args.folder), str(path))
+    lines, arrays = to_torch(*open_run(args.folder, args.model), str(path))
     write_atomically(path, safetensors.numpy.save(arrays))
     print(lines, end="")
 

@@ -26,14 +26,22 @@ class LayerCost:
     kept_bytes: int
 
 
-def summarize(net: Layer, x_shape: Shape) -> list[LayerCost]:
+class Summary(list[LayerCost]):
+    """The rows of a network's layers."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """For Jupyter: the rows as a table."""
+        printer.text(table(self))
+
+
+def summarize(net: Layer, x_shape: Shape) -> Summary:
     """A row for each layer of `net` for float32 images of `x_shape` (N, C, H, W), from one forward
     pass. An array that two layers keep, or a parameter that two layers share, counts only at the
     first of them."""
     require(isinstance(net, Layer), "net must be a layer, such as lenet()", net)
     net.output_shape(sizes("summarize", x_shape))
     _, saved = net.forward(np.zeros(x_shape, np.float32))
-    rows: list[LayerCost] = []
+    rows = Summary()
     kept: set[int] = set()  # by address
     counts = {id(parameter): parameter.size for parameter in net.params.values()}
     for text, layer, layer_saved, shape in _passes(net, saved, tuple(x_shape), ""):

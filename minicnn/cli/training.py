@@ -33,6 +33,8 @@ from minicnn.training.mpi import world
 from minicnn.training.parallel import Alone, worker_count
 from minicnn.zoo import MODELS
 
+COURSE_DATA = ("fashion-mnist", "mnist")
+SMALL, SMALL_BATCH = 10_000, 32  # images of your own, and the batch that gives enough steps there
 SLOW = 2.0  # times as slow as the median of the ranks: one step does not tell finer differences
 
 
@@ -102,12 +104,14 @@ def asked_for(
         recipe = RECIPES[args.recipe]
         name = model or recipe.model
         return name, dataclasses.replace(recipe.settings, **given(args, Settings))
-    # a sigmoid LeNet needs thousands of steps before it begins to learn the digits
-    name = model or ("lenet-relu" if train_set.name == "digits" else "lenet")
+    # a sigmoid LeNet needs hundreds of steps before it begins to learn, for the digits thousands
+    name = model or ("lenet" if train_set.name in COURSE_DATA else "lenet-relu")
     lr = MODELS[name].lr if name in MODELS else SGD_LR
     if args.optimizer not in (None, "sgd"):
         lr = ADAM_LR
-    return name, Settings(**{"lr": lr} | given(args, Settings))
+    is_small = train_set.name not in DATA and len(train_set) <= SMALL
+    batch_size = SMALL_BATCH if is_small else Settings.batch_size
+    return name, Settings(**{"lr": lr, "batch_size": batch_size} | given(args, Settings))
 
 
 def new_network(name: str, seed: int, data: Dataset) -> Layer:
@@ -126,10 +130,18 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
         raise ValueError("--resume writes to the folder of the run: leave out --out")
     checkpoint = world().first_s(lambda: run_folder.last_checkpoint(folder))
     origin, history = checkpoint.origin, checkpoint.position.history
+    if origin.source_sha256:
+        origin = networks.moved(origin, args.model)
+    is_own = origin.spec is not None and origin.spec.source not in DATA
+    if is_own:  # its files may have moved
+        origin = dataclasses.replace(origin, spec=asked(args, origin.spec))
+    checkpoint = dataclasses.replace(checkpoint, origin=origin)
     model, data = args.model or origin.model, args.data if args.data in DATA else origin.data
     resumable.check_same(folder, origin, dataclasses.replace(origin, model=model, data=data))
     settings = dataclasses.replace(checkpoint.settings, **given(args, Settings))
     train_set, test_set = load(data_of(origin, args), args)
+    if is_own:  # a folder may have a new name; its content is checked
+        train_set = dataclasses.replace(train_set, name=origin.data)
     try:
         net = networks.rebuild(origin, checkpoint.arrays).to(device)
     except ValueError as error:

@@ -31,7 +31,7 @@ def as_images(arrays: Sequence[Array], path: Path) -> list[Array]:
     low = min(float(array.min()) for array in planes)
     high = max(float(array.max()) for array in planes)
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{path} holds pixels that are not finite: replace those")
+        raise DataError(f"{path} holds pixels that are not finite: replace them")
     if low >= 0 and (high <= 1 or 64 <= high <= 255):
         low, high = 0.0, 1.0 if high <= 1 else 255.0
     return [_scaled(array, low, high) for array in planes]
@@ -72,7 +72,7 @@ def as_labels(labels: Array, n: int, path: Path) -> Array:
         raise DataError(f"{path} holds labels {labels.shape} for {n} images, expected ({n},)")
     labels = labels.reshape(n)
     if not (np.isfinite(labels) & (np.abs(labels) < 2**53) & (np.rint(labels) == labels)).all():
-        raise DataError(f"{path} holds labels that are no integers")
+        raise DataError(f"{path} holds labels that are not integers")
     return labels.astype(np.int64)
 
 

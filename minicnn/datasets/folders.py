@@ -7,6 +7,7 @@ from pathlib import Path
 from minicnn.datasets.found import Found, Labelled, some
 from minicnn.datasets.idx import DataError
 from minicnn.datasets.pictures import Decoder, check_inside, is_picture
+from minicnn.text import number
 
 TEST_NAMES = ("test", "val", "valid", "validation")
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -29,13 +30,14 @@ def read_folder(root: Path, decoder: Decoder) -> Found:
     classes = listing.folders(parts[0])
     if len(classes) < 2:
         raise DataError(
-            f"{root / parts[0]} holds {len(classes)} folders of pictures, expected one for each of "
-            "two classes or more"
+            f"{root / parts[0]} has {number(len(classes), 'folder')} in it, expected one with the "
+            f"pictures of each class, for at least two classes{_instead(root / parts[0], classes)}"
         )
     found = [_read(listing, part, classes, decoder) for part in parts]
     if listing.left_out:
         count, names = len(listing.left_out), some(listing.left_out, 5)
-        warnings.warn(f"{root}: {count:,} files or folders are no pictures: {names}", stacklevel=4)
+        sentence = f"{count:,} files or folders are not pictures and are left out: {names}"
+        warnings.warn(f"{root}: {sentence}", stacklevel=4)
     train, *test = found
     return Found(train, test[0] if test else None, dict(enumerate(classes)), invert=False)
 
@@ -55,8 +57,8 @@ class _Listing:
         folders, files, others = self._entries(inside)
         if folders:
             raise DataError(
-                f"{self.root / inside} is the folder of a class, and {some(folders)} a folder in "
-                "it: move its pictures up"
+                f"{self.root / inside} is the folder of a class, but there are folders in it, "
+                f"{some(folders)}: move their pictures up"
             )
         if not files:
             raise DataError(f"{self.root / inside} has no pictures in it: remove this folder")
@@ -84,12 +86,17 @@ class _Listing:
         return folders, pictures, others
 
 
+def _instead(folder: Path, folders: list[str]) -> str:
+    """What to give instead of a folder with too few folders in it."""
+    return f"; if the data are in {folders[0]}, give {folder / folders[0]}" if folders else ""
+
+
 def _read(listing: _Listing, part: str, classes: list[str], decoder: Decoder) -> Labelled:
     found = listing.folders(part)
     if strangers := sorted(set(found) - set(classes)):
         raise DataError(
-            f"{listing.root / part} has {some(strangers)}, which is no class to train with: "
-            f"expected {some(classes, 5)}"
+            f"{listing.root / part} has {some(strangers)}, but the classes of the training set are "
+            f"{some(classes, 5)}"
         )
     files, labels = [], []
     for label, name in enumerate(classes):

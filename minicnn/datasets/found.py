@@ -43,7 +43,8 @@ def check_claim(path: Path, size: int, limit: int = MAX_BYTES) -> None:
     """Raises DataError if reading `size` bytes would take more memory than `limit`."""
     if size > limit:
         raise DataError(
-            f"{path} would take {size:,} bytes, expected at most {limit:,}: make it smaller"
+            f"{path} would take {size:,} bytes, expected at most {limit:,}: use fewer or smaller "
+            "images"
         )
 
 

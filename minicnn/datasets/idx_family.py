@@ -32,6 +32,12 @@ def is_idx_file(name: str) -> bool:
     return IMAGES.fullmatch(name) is not None
 
 
+def set_name(name: str) -> str:
+    """The start of the name of a file of images, as emnist-letters; empty for MNIST's own names."""
+    match = IMAGES.fullmatch(name)
+    return match["set"].rstrip("-") if match else ""
+
+
 def is_idx_folder(files: set[str]) -> bool:
     return any(map(is_idx_file, files))
 

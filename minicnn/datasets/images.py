@@ -63,7 +63,7 @@ def picture(
 ) -> Array:
     """The image file `path` as uint8 (C, height, width), as `read_image` but without its warning;
     one that comes out uniform may have its place among thousands."""
-    from PIL import Image, ImageOps  # here, so that minicnn can be imported without it
+    from PIL import Image, ImageOps, UnidentifiedImageError  # so that minicnn needs no Pillow
 
     path, size, colour = as_path(path), pair("size", size, 1), flag("colour", colour)
     try:
@@ -72,6 +72,10 @@ def picture(
             plain = _plain(ImageOps.exif_transpose(image), "RGB" if colour else "L")
     except Exception as error:  # Pillow's decoders share no base class below Exception
         reason = " ".join(str(error).split())
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is empty, damaged or not a picture"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         raise DataError(f"{path} cannot be read as an image: {reason}") from error
     return fitted(plain, size, invert)
 

@@ -19,7 +19,7 @@ from minicnn.datasets.dataset import Dataset
 from minicnn.datasets.folders import read_folder
 from minicnn.datasets.found import Found, Labelled, check_claim, names_in, some
 from minicnn.datasets.idx import DataError
-from minicnn.datasets.idx_family import is_idx_file, is_idx_folder, read_idx_folder
+from minicnn.datasets.idx_family import is_idx_file, is_idx_folder, read_idx_folder, set_name
 from minicnn.datasets.images import fitted
 from minicnn.datasets.listed import is_list, read_list
 from minicnn.datasets.npz import is_npz_folder, read_npz, read_npz_folder
@@ -34,9 +34,9 @@ TAKEN = ("fashion-mnist", "mnist", "digits")  # names of the built-in data sets
 INSTEAD = {
     ".pkl": "a pickle can run any code and is never loaded: save arrays x and y with numpy.savez",
     ".npy": "it holds one array: save images and labels together, with numpy.savez(path, x=x, y=y)",
-    ".mat": "MATLAB's form is not read: use the IDX files of the data set, or numpy.savez",
-    ".parquet": "its form is not read: export pictures into a folder for each class",
-    ".h5": "its form is not read: save arrays x and y with numpy.savez",
+    ".mat": "use the IDX files of the data set, or save arrays x and y with numpy.savez",
+    ".parquet": "export its pictures into a folder for each class",
+    ".h5": "save arrays x and y with numpy.savez",
     ".zip": "unpack it, and give the folder",
     ".tar": "unpack it, and give the folder",
     ".gz": "unpack it, and give the folder",
@@ -86,6 +86,8 @@ def open_data(
     train, test = found.train, found.test
     if test is None:
         train, test = _split(train, TEST_SHARE if test_share is None else test_share, seed)
+        if not len(test.labels):
+            raise DataError(f"{path} has no class with two images: none is left to test with")
     elif test_share is not None:
         raise DataError(f"{path} has a test set of its own: leave out test_share")
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -123,7 +125,7 @@ def _read(path: Path, decoder: Decoder) -> Found:
     if path.is_dir():
         return _read_directory(path, decoder)
     if not path.exists():
-        raise DataError(f"{path} does not exist: give a path, or {' or '.join(TAKEN)}")
+        raise DataError(f"{path} does not exist: give a path, or one of {', '.join(TAKEN)}")
     if is_idx_file(path.name):
         return read_idx_folder(path)
     if path.suffix.lower() == ".npz":
@@ -131,8 +133,10 @@ def _read(path: Path, decoder: Decoder) -> Found:
     if path.name.lower().endswith((".csv", ".csv.gz")):
         return read_list(path, decoder) if is_list(path) else read_table(path, decoder.progress)
     reason = INSTEAD.get(path.suffix.lower().replace(".pickle", ".pkl"))
+    if "-labels" in path.name and "idx" in path.name:
+        reason = "it holds labels only: give its folder, or the training images in it"
     raise DataError(
-        f"{path} is not read: {reason or 'expected a folder, or a .csv, .npz or IDX file'}"
+        f"{path} cannot be used: {reason or 'expected a folder, or a .csv, .npz or IDX file'}"
     )
 
 
@@ -199,6 +203,8 @@ def _resized(path: Path, images: Array, size: int | None, colour: bool | None) -
 
 def _name(path: Path) -> str:
     """The name of the data set: that of the folder, or of the file without its endings."""
-    name = path.resolve().name
-    name = name if path.is_dir() else name.split(".")[0]
+    path = path.resolve()
+    name = path.name if path.is_dir() else path.name.split(".")[0]
+    if is_idx_file(path.name):
+        name = set_name(path.name) or path.parent.name
     return f"my-{name}" if name in TAKEN or not name else name

@@ -27,8 +27,8 @@ def check_inside(path: Path, folder: Path) -> None:
     """Raises DataError unless `path` is in `folder` when all links are followed."""
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise DataError(
-            f"{folder / some([str(path.relative_to(folder))])} leads out of the folder: put a copy "
-            "of what it leads to in its place"
+            f"{folder / some([str(path.relative_to(folder))])} leads out of the folder: replace it "
+            "with a copy of the file"
         )
 
 
@@ -83,6 +83,7 @@ class Decoder:
             ]
             raise DataError(
                 f"{folder}: {len(bad):,} of {len(paths):,} pictures cannot be read, "
-                f"{some(bad, 20)}: {some(reasons[:1])}; remove them, or use skip_bad"
+                f"{some(bad, 20)}: {some(reasons[:1])}; remove them, or leave them out with "
+                "skip_bad"
             )
         return {"images": images if good.all() else images[good], "good": good}

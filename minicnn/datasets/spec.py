@@ -19,7 +19,8 @@ NAMED = ("fashion-mnist", "mnist", "digits")
 class DataSpec:
     """The requested data.
 
-    source: a name in NAMED, or a path, which is made absolute; "./mnist" is a folder of that name
+    source: a name in NAMED, or a path; "./mnist" is a folder of that name. A path is made absolute,
+        so that --resume and `evaluate` find the data from any folder
     size, colour, test_share, seed, skip_bad, invert: as for `open_data`; only for a path
 
     Raises ValueError for values out of range.
@@ -69,7 +70,7 @@ class DataSpec:
         if self.source == "mnist":
             return mnist(folder)
         if folder is not None:
-            raise ValueError(f"{self.source} is not looked for: leave out its folder, {folder}")
+            raise ValueError(f"{self.source} needs no folder: leave out {folder}")
         if self.source == "digits":
             return digits()
         return open_data(self.source, seed=self.seed, progress=progress, **self.options())

@@ -20,6 +20,7 @@ from minicnn.datasets.idx import REMEDY, DataError
 LABELS = {"label", "labels", "class", "target", "y", "category"}
 LONGEST = 1 << 20  # characters of a line
 RATIO = 100  # characters for each byte of a compressed file; pixels take about 10
+SMALLEST = 4  # pixels in a row: with fewer, it is more likely not a table of pixels
 ROWS = 1000  # lines that are parsed at a time
 
 
@@ -53,7 +54,7 @@ def lines(path: Path) -> Iterator[str]:
             while line := text.readline(LONGEST):
                 limit -= len(line)
                 if len(line) == LONGEST or limit < 0:
-                    raise DataError(f"{path} is no text of lines as long as those of pixels")
+                    raise DataError(f"{path} is not a CSV file of pixels: it has too much text")
                 if line.strip():
                     yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -127,9 +128,10 @@ def _parse(path: Path, progress: bool) -> dict[str, Array]:
     del blocks
     column = _label_column(names, values)
     side = math.isqrt(values.shape[1] - 1)
-    if side * side != values.shape[1] - 1 or not side:
+    if side * side != values.shape[1] - 1 or side < SMALLEST:
         raise DataError(
             f"{path} has {values.shape[1]} numbers in a line, expected a label and H*H pixels, as "
-            "785 for 28x28"
+            f"785 for 28x28, with H at least {SMALLEST}; a list of pictures must give the whole "
+            "names of their files, such as 1.png"
         )
     return {"pixels": np.delete(values, column, axis=1), "labels": values[:, column]}

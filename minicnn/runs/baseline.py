@@ -8,6 +8,7 @@ from minicnn.runs.settings import Origin, Settings
 from minicnn.training.history import History
 
 COURSE = Settings(epochs=10, batch_size=256, lr=0.9)
+LARGE = 50_000  # images, as many as those of which these hints speak
 COURSE_RUNS, COURSE_LOSS = 313, (0.449, 0.525)  # published, with PyTorch, MXNet and TensorFlow
 
 
@@ -19,12 +20,15 @@ def plateau(origin: Origin, history: History) -> str | None:
     if history.train_loss[-1] < math.log(classes) - 0.01:
         return None
     epoch, level = len(history.train_loss), f"ln {classes} = {math.log(classes):.3f}"
+    is_large = history.images >= LARGE
     if epoch == 1:
-        return f"normal at first: the sigmoid LeNet sits at {level} for most of the first epoch"
+        time = "most of the first epoch" if is_large else "hundreds of steps"
+        return f"normal at first: the sigmoid LeNet sits at {level} for {time}"
     if epoch >= 3:
+        remedy = "a learning rate of 0.9, or another seed" if is_large else "--model lenet-relu"
         return (
             f"no longer normal: train loss {history.train_loss[-1]:.3f} is no better than "
-            f"guessing, {level}; try a learning rate of 0.9, or another seed"
+            f"guessing, {level}; try {remedy}"
         )
     return None
 

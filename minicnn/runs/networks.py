@@ -12,6 +12,7 @@ executed: that of the file at this place, and only while it is what it was.
 """
 
 import ast
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -191,7 +192,8 @@ def source_sha256(model: str) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise ValueError(
-            f"{path}, which builds the network, cannot be read: {error.strerror}"
+            f"{path}, which builds the network, cannot be read: {error.strerror}; if it moved, "
+            "give its new place as --model FILE.py:function"
         ) from None
 
 
@@ -218,7 +220,8 @@ def _function(model: str) -> Callable[..., Any]:
     module = _module(model, file)
     function = getattr(module, name, None)
     if not callable(function):
-        have = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        functions = inspect.getmembers(module, inspect.isfunction)
+        have = [key for key, value in functions if value.__module__ == module.__name__]
         raise ValueError(f"{file} has no function {name!r}: it has {', '.join(have) or 'none'}")
     return function
 
@@ -270,6 +273,17 @@ def origin(net: Layer, data: Dataset, model: str, spec: DataSpec | None = None) 
         preparation=data.preparation,
         spec=spec,
     )
+
+
+def moved(origin: Origin, model: str | None) -> Origin:
+    """`origin`, whose network is built by the file at this new place, if one is given."""
+    if model is None:
+        return origin
+    sentence = "model must be the new place of the file that builds the network, FILE.py:function"
+    require(isinstance(model, str) and is_place(model), sentence, model)
+    sentence = "the run keeps its network and needs no file: leave out model"
+    require(bool(origin.source_sha256), sentence, model)
+    return dataclasses.replace(origin, model=absolute(model))
 
 
 def rebuild(origin: Origin, arrays: Mapping[str, Array]) -> Layer:

@@ -183,13 +183,14 @@ def last_checkpoint(folder: Path | str) -> Checkpoint:
     raise ValueError(f"{folder} has no undamaged checkpoint: start a new run")
 
 
-def open_run(folder: Path | str) -> tuple[Layer, Origin]:
+def open_run(folder: Path | str, model: str | None = None) -> tuple[Layer, Origin]:
     """(network with its trained weights, their origin) of a run, by its folder or one of its files
     of weights, such as best.safetensors.
 
     A network with your own layers is built by the function in the file that it was trained
-    from, if that has not changed. Raises ValueError if the run is incomplete or damaged, or if its
-    network cannot be built here: build it yourself then, and use `load_weights`.
+    from, if that has not changed; if it has moved, `model` is the new FILE.py:function. Raises
+    ValueError if the run is incomplete or damaged, or if its network cannot be built here: build it
+    yourself then, and use `load_weights`.
     """
     folder = as_path(folder)
     path = folder if folder.suffix == ".safetensors" else folder / WEIGHTS
@@ -197,8 +198,8 @@ def open_run(folder: Path | str) -> tuple[Layer, Origin]:
         raise ValueError(
             f"{folder} is not the folder of a run that finished an epoch: no {WEIGHTS}"
         )
-    origin = read_origin(path)
     try:
+        origin = networks.moved(read_origin(path), model)
         net = networks.rebuild(origin, read_arrays(path))
         scores, classes = net.output_shape((1, *origin.input_shape)), origin.classes
     except ValueError as error:

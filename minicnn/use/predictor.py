@@ -7,6 +7,7 @@ so that memory does not grow with their number.
 
 import dataclasses
 import glob
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from minicnn.runs.settings import Origin
 from minicnn.training.cores import cores
 
 CHUNK = 256  # pictures in a forward pass
+SHARE = 16  # pictures that a thread reads at a time: one alone may take less than handing it over
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,12 +47,13 @@ class Prediction:
     ranked: tuple[tuple[str, float], ...]
 
 
-def load(run: Path | str) -> "Predictor":
-    """The trained network of a run, from its folder or from a file of its weights.
+def load(run: Path | str, model: str | None = None) -> "Predictor":
+    """The trained network of a run, from its folder or from a file of its weights; `model` is the
+    new FILE.py:function of your own network, if that file has moved.
 
     Raises ValueError for what is not a run, or is damaged; see `open_run`.
     """
-    return Predictor(*open_run(run))
+    return Predictor(*open_run(run, model))
 
 
 class Predictor:
@@ -115,18 +118,23 @@ class Predictor:
         with ThreadPoolExecutor(cores()) as threads:
             for first in range(0, len(files), CHUNK):
                 part = files[first : first + CHUNK]
-                read = list(threads.map(self._read, part))
+                share = min(SHARE, math.ceil(len(part) / cores()))
+                some = [part[k : k + share] for k in range(0, len(part), share)]
+                read = [image for images in threads.map(self._read, some) for image in images]
                 images = [image for image in read if not isinstance(image, Exception)]
                 predictions = iter(self._predicted(np.concatenate(images), top) if images else [])
                 for file, image in zip(part, read):
                     yield file, image if isinstance(image, Exception) else next(predictions)
 
-    def _read(self, file: Path | str) -> Array | Exception:
-        try:
-            self._check_channels()
-            return self.preparation.read(file)
-        except (ValueError, OSError, Warning) as error:  # a warning, under -W error
-            return error
+    def _read(self, files: Sequence[Path | str]) -> list[Array | Exception]:
+        read: list[Array | Exception] = []
+        for file in files:
+            try:
+                self._check_channels()
+                read.append(self.preparation.read(file))
+            except (ValueError, OSError, Warning) as error:  # a warning, under -W error
+                read.append(error)
+        return read
 
     def _prepared(self, pictures: Array) -> Array:
         """Pictures (N, H, W, C) as images of the network's shape."""

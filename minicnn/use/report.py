@@ -29,8 +29,8 @@ def page(found: Assessment, data: Dataset, title: str) -> str:
 <p>{_text(data.name)}, {len(data):,} images: accuracy {found.accuracy:.4f}, loss {found.loss:.3f},
 expected calibration error {found.ece:.3f}.</p>
 <h2>Classes</h2>
-<p>Recall: of the images of a class, the share that is found. Precision: of the images that are
-called by its name, the share that belongs to it. F1 is their harmonic mean.</p>
+<p>Recall: of the images of a class, the share that is recognized. Precision: of the images that are
+given this label, the share that belongs to the class. F1 is their harmonic mean.</p>
 {_classes(found)}
 <h2>Confusion matrix</h2>
 <p>A row for each label, a column for each prediction.</p>
@@ -39,8 +39,8 @@ called by its name, the share that belongs to it. F1 is their harmonic mean.</p>
 {_mistakes(found, data)}
 <h2>Calibration</h2>
 <p>If a network says 80 %, it should be right four times in five. Each bar is the accuracy of the
-predictions in a range of confidence. On the broken line accuracy and confidence are the same. What
-a bar lacks to its mean confidence is red, and what it has beyond is purple.</p>
+predictions in a range of confidence; on the broken line accuracy and confidence are equal. Where
+accuracy is below the mean confidence, the difference is red; where it is above, purple.</p>
 {_calibration(found)}
 </main>
 </html>
@@ -93,15 +93,15 @@ def _mistakes(found: Assessment, data: Dataset) -> str:
         return "<p>There are none.</p>"
     items = []
     for index, label, prediction, probability in found.mistakes:
-        said = f"{_text(found.classes[prediction])}, {probability:.1%}"
+        said = f"taken for {_text(found.classes[prediction])}, {probability:.1%}"
         place = _text(data.files[index]) if data.files else f"image {index}"
         items.append(
             f'<li><figure><img src="{_picture(data.images[index])}" '
-            f'alt="{place}: {_text(found.classes[label])}, taken for {said}">'
-            f"<figcaption>{said}<br>is {_text(found.classes[label])}<br>{place}</figcaption>"
+            f'alt="{place}: {_text(found.classes[label])}, {said}">'
+            f"<figcaption>{_text(found.classes[label])}, {said}<br>{place}</figcaption>"
             "</figure></li>\n"
         )
-    first = "<p>The wrong predictions that the network was surest of.</p>\n"
+    first = "<p>The wrong predictions with the highest probability.</p>\n"
     return f'{first}<ul class="mistakes">\n{"".join(items)}</ul>'
 
 

@@ -435,7 +435,7 @@ NO_SETTINGS = {
     "--weight-decay -1": "weight_decay .* got -1",
     "--nesterov": "nesterov needs momentum",
     "--model alexnet": "--model: .*'alexnet'",
-    "--data cifar": "cifar does not exist: give a path, or fashion-mnist or mnist or digits",
+    "--data cifar": "cifar does not exist: give a path, or one of fashion-mnist, mnist, digits",
     "--device tpu": "--device: .*'tpu'",
     "--device gpu": "no GPU can be used: it is asleep",
     "--freeze 12": "expected to freeze layers or parameters among 0.weight, .*, got '12'",

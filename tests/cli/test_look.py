@@ -33,6 +33,8 @@ def test_what_a_folder_holds_is_printed_and_drawn(run_command, tmp_path):
     ]
     with Image.open(picture) as image:
         assert min(image.size) > 100
+    Image.fromarray(255 - images[0]).save(path / "test" / "cat" / "10.png")
+    assert "\nno two images are equal\n" in run_command("data", path, "--out", picture)[1]
 
 
 def test_mean_and_deviation_are_those_of_all_pixels():

@@ -3,13 +3,14 @@ images: every command, from training to use."""
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn import SGD
+from minicnn import SGD, load
 from minicnn.cli import commands
 from minicnn.runs import checkpoints, open_run
 
@@ -106,10 +107,66 @@ def test_every_command_opens_a_run(name, own, run_command, tmp_path, monkeypatch
     assert "is complete, with 2 epochs" in last_line(run_command, "train", "--resume", run)
 
 
+def test_defaults_for_files_of_ones_own_take_enough_steps_to_learn(own, run_command, tmp_path):
+    command = ["train", "--data", own / "pixels.npz", "--epochs", 1, "--out", tmp_path / "run"]
+    status, out, _ = run_command(*command)
+    first, second, *_ = out.splitlines()
+    assert status == 0 and first.startswith("lenet-relu, ")
+    assert second.startswith("1 epoch, batch 32, lr 0.1, ")
+
+
 def test_summary_of_an_own_network(own, run_command):
     options = ["--model", f"{own}/own.py:mine", "--input", "3x32x32", "--classes", 3]
     parameters = (3 * 9 + 1) * 4 + 2 * 4 + (4 * 8 * 8 + 1) * 3
     assert last_line(run_command, "summary", *options).split()[:2] == ["total", str(parameters)]
+
+
+def test_the_new_place_of_a_moved_file_is_given_as_model(own, run_command, tmp_path):
+    old, new, other = own / "own.py", tmp_path / "moved.py", tmp_path / "other.py"
+    shutil.copytree(own / "run", tmp_path / "run")
+    other.write_text(OWN + "\n")
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "one.png")
+    place = "--model", f"{new}:mine"
+    os.rename(old, new)
+    try:
+        run = tmp_path / "run"
+        status, _, err = run_command("evaluate", run)
+        assert status == 2 and "if it moved, give its new place as --model FILE.py:function" in err
+        status, _, err = run_command("evaluate", run, "--model", f"{other}:mine")
+        assert status == 2 and f"{other} has changed since the run began" in err
+        status, _, err = run_command("evaluate", run, "--model", "lenet")
+        assert status == 2 and "model must be the new place of the file" in err
+        assert "test acc" in last_line(run_command, "evaluate", run, *place)
+        assert run_command("predict", run, tmp_path / "one.png", *place)[0] == 0
+        assert load(run, f"{new}:mine").predict(tmp_path / "one.png")
+        command = ["train", "--resume", run, "--epochs", 3]
+        assert "cannot be resumed here" in run_command(*command)[2]
+        assert run_command(*command, *place)[0] == 0
+        assert "test acc" in last_line(run_command, "evaluate", run)  # it kept the new place
+    finally:
+        os.rename(new, old)
+    status, _, err = run_command("evaluate", own / "lenet", "--model", f"{old}:mine")
+    assert status == 2 and "the run keeps its network and needs no file: leave out model" in err
+
+
+def test_the_new_place_of_moved_data_is_given_as_data(own, run_command, tmp_path):
+    run, new = tmp_path / "run", tmp_path / "renamed.npz"
+    shutil.copytree(own / "lenet", run)
+    old = own / "pixels.npz"
+    os.rename(old, new)
+    try:
+        for command in ["evaluate", run], ["train", "--resume", run, "--epochs", 3]:
+            status, _, err = run_command(*command)
+            assert status == 2 and f"{old}, the data of the run, does not exist: give its" in err
+            assert run_command(*command, "--data", new)[0] == 0
+        assert "test acc" in last_line(run_command, "evaluate", run)  # it kept the new place
+        content = dict(np.load(new))
+        np.savez(new, **content | {"x_train": 255 - content["x_train"]})
+        status, _, err = run_command("train", "--resume", run, "--epochs", 4)
+        assert status == 2 and "differs from the data that the run was trained on" in err
+        np.savez(new, **content)
+    finally:
+        os.rename(new, old)
 
 
 CHANGES = {

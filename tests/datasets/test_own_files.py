@@ -94,7 +94,7 @@ def test_folders_that_are_split_already(tmp_path, name):
     with pytest.raises(DataError, match="has a test set of its own: leave out test_share"):
         open_data(tmp_path, test_share=0.1)
     save(tmp_path / name / "c" / "0.png", IMAGES[0])
-    with pytest.raises(DataError, match="has c, which is no class to train with: expected a, b"):
+    with pytest.raises(DataError, match="has c, but the classes of the training set are a, b"):
         open_data(tmp_path)
 
 
@@ -116,11 +116,11 @@ def test_formats_and_names_of_all_kinds(tmp_path):
     assert train.classes == tuple(sorted(odd)) and len(train) + len(test) == 15
 
 
-def test_what_is_no_picture_is_told(tmp_path):
+def test_files_that_are_not_pictures_are_named_and_left_out(tmp_path):
     class_folders(tmp_path)
     (tmp_path / "cat" / "notes.txt").write_text("x")
     (tmp_path / "dog" / ".DS_Store").write_text("x")
-    with pytest.warns(UserWarning, match="2 files .* no pictures: notes.txt, .DS_Store"):
+    with pytest.warns(UserWarning, match="2 files .* not pictures .*: notes.txt, .DS_Store"):
         assert joined(open_data(tmp_path, size=6)) == truth(("cat", "dog"))
 
 
@@ -148,20 +148,27 @@ def test_links_that_lead_out_are_refused(tmp_path, kind):
     target = outside / "cat" if kind == "folder" else outside / "cat" / "00.png"
     place = inside / "cow" if kind == "folder" else inside / "cat" / "x.png"
     place.symlink_to(target)
-    with pytest.raises(DataError, match="leads out of the folder: put a copy"):
+    with pytest.raises(DataError, match="leads out of the folder: replace it with a copy"):
         open_data(inside)
 
 
 NO_FOLDERS = {
-    "nothing": (lambda folder: None, "holds 0 folders of pictures"),
-    "one class": (lambda folder: class_folders(folder, ("a",)), "holds 1 folders of pictures"),
+    "nothing": (lambda folder: None, "has 0 folders in it, expected one .* classes$"),
+    "one class": (
+        lambda folder: class_folders(folder, ("a",)),
+        "has 1 folder in it, expected one .*; if the data are in a, give .*/a$",
+    ),
+    "one picture of each class": (
+        lambda folder: [save(folder / name / "0.png", IMAGES[0]) for name in "ab"],
+        "no class with two images: none is left to test with",
+    ),
     "an empty class": (
         lambda folder: class_folders(folder) and (folder / "ant").mkdir(),
         "ant has no pictures in it: remove this folder",
     ),
     "a folder in a class": (
         lambda folder: class_folders(folder) and (folder / "cat" / "more").mkdir(),
-        "more a folder in it: move its pictures up",
+        "folders in it, more: move their pictures up",
     ),
     "pickles": (
         lambda folder: (folder / "data_batch_1").write_bytes(b"\x80\x02."),
@@ -182,12 +189,23 @@ def test_folders_that_make_no_data_set(tmp_path, make, sentence):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["x.pkl", "x.pickle", "x.npy", "x.mat", "x.zip", "x.txt", "x"])
-def test_other_files_are_refused_with_a_remedy(tmp_path, name):
+OTHERS = {
+    "x.pkl": "a pickle can run any code and is never loaded",
+    "x.pickle": "a pickle can run any code and is never loaded",
+    "x.npy": "it holds one array",
+    "x.mat": "use the IDX files",
+    "x.zip": "unpack it",
+    "x": "expected a folder",
+    "train-labels-idx1-ubyte.gz": "it holds labels only: give its folder",
+}
+
+
+@pytest.mark.parametrize("name, remedy", OTHERS.items())
+def test_other_files_are_refused_with_a_remedy(tmp_path, name, remedy):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(DataError, match="is not read: "):
+    with pytest.raises(DataError, match=f"cannot be used: {remedy}"):
         open_data(tmp_path / name)
-    with pytest.raises(DataError, match="does not exist: give a path, or fashion-mnist"):
+    with pytest.raises(DataError, match="does not exist: give a path, or one of fashion-mnist"):
         open_data(tmp_path / "none")
 
 
@@ -270,14 +288,16 @@ def test_a_test_table_counts_if_it_has_labels(tmp_path):
     assert (len(train), len(test)) == (16, 4)
 
 
+ZEROS = 15 * ",0" + "\n"
 NO_TABLES = {
     "1,2,3\n1,2\n": "is damaged after line 1",
     "1,2,3\n": "3 numbers in a line, expected a label and H",
     "1,x\n1,x\n": "is damaged after line 1",
-    "1,nan\n2,3\n": "not finite",
-    "1.5,3\n2,3\n": "labels that are no integers",
-    "1,3\n1,3\n": "one class only",
-    "1" * 2_000_000: "no text of lines",
+    f"1,nan{ZEROS}2,3{ZEROS}": "not finite",
+    f"1.5,3{ZEROS}2,3{ZEROS}": "labels that are not integers",
+    f"1,3{ZEROS}1,3{ZEROS}": "one class only",
+    "id,label\n1,2\n2,3\n": "a list of pictures must give the whole names of their files",
+    "1" * 2_000_000: "too much text",
     "": "is empty",
 }
 
@@ -291,7 +311,7 @@ def test_tables_that_are_refused(tmp_path, text, sentence):
 
 def test_a_small_gzip_file_cannot_take_much_memory(tmp_path):
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"1,0\n" * (1 << 20), 1))
-    with pytest.raises(DataError, match="no text of lines"):
+    with pytest.raises(DataError, match="too much text"):
         open_data(tmp_path / "x.csv.gz")
 
 
@@ -391,6 +411,7 @@ def test_emnist_is_turned_upright_and_has_letters(tmp_path, ending):
         open_data(tmp_path)
     train, test = parts = open_data(tmp_path / f"emnist-letters-train-images-idx3-ubyte{ending}")
     assert joined(parts) == truth(("A/a", "B/b")) and len(test) == 6
+    assert train.name == "emnist-letters"
     parts = open_data(tmp_path / f"emnist-mnist-train-images-idx3-ubyte{ending}")
     assert joined(parts) == truth("01")
 
@@ -413,6 +434,7 @@ def test_idx_files_under_the_names_of_mnist(tmp_path):
         open_data(tmp_path)
     write_idx(tmp_path / "train-labels.idx1-ubyte", LABELS)
     assert joined(open_data(tmp_path)) == truth("01")
+    assert open_data(tmp_path / "train-images.idx3-ubyte")[0].name == tmp_path.name
 
 
 @pytest.mark.parametrize("classes, coarse", [(10, b""), (100, b"\7")])
