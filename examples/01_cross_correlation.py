@@ -33,6 +33,7 @@ def correlate(X, K):
 
 
 def definition():
+    """Lay the kernel over each window of the image, multiply, and add up."""
     print("An image X and a kernel K:")
     print(X, K, sep="\n")
     print("Lay K over each window of X and add up the products, corr2d(X, K):")
@@ -41,6 +42,7 @@ def definition():
 
 
 def as_a_fully_connected_layer():
+    """The same numbers come from a matrix that is mostly zeros."""
     matrix = toeplitz(K[None, None], (1, 1, 3, 3))
     print("The same as a matrix, with a row for each output and a column for each pixel:")
     print(matrix.astype(int))
@@ -55,6 +57,7 @@ def as_a_fully_connected_layer():
 
 
 def cost():
+    """What is saved by repeating a few weights, for a picture of 3000 x 4000 pixels."""
     height, width = 3000, 4000
     pixels = height * width
     layer = Conv2D(1, 1, 3, padding=1, bias=False)
@@ -67,6 +70,7 @@ def cost():
 
 
 def convolution():
+    """Convolution is cross-correlation with the kernel rotated by 180 degrees."""
     print("Convolution rotates the kernel by 180 degrees first:")
     print(corr2d(X, K[::-1, ::-1]))
     point = np.zeros((3, 3))
@@ -76,7 +80,8 @@ def convolution():
     print("A layer that learns its kernel finds one or the other: nothing is lost.\n")
 
 
-def compare(signal, kernel):
+def any_number_of_axes(signal, kernel):
+    """The definition is the same for a signal, a picture and a film."""
     print("The definition takes any number of axes. correlate differs at most by this much from")
     correlated, convolved = (f(signal, kernel, "valid") for f in (np.correlate, np.convolve))
     difference = largest_difference(correlate(signal, kernel), correlated)
@@ -119,6 +124,7 @@ def matrix_picture():
 
 
 def dimensions_picture(signal, smoothed, slope, face, edges, frames, change):
+    """What the kernels find in one, two and three dimensions."""
     figure = Figure(figsize=(9, 7.6), layout="constrained")
     parts = figure.subfigures(3, 1, height_ratios=(2.2, 3, 2))
     first = parts[0].subplots()
@@ -151,16 +157,21 @@ def main(argv=None):
     cost()
     convolution()
 
+    # A signal with noise, and a kernel for steps: the mean of 8 values, less that of the 8 before.
     signal = noisy_step()
     rise = np.repeat([-1 / 8, 1 / 8], 8)
-    compare(signal, rise)
+    any_number_of_axes(signal, rise)
+
+    # In one dimension, a step comes out of the noise.
     slope = correlate(signal, rise)
     print(f"1-D: a step of 1 between 59 and 60, under noise. Found: {slope.max():.2f}", end=" ")
     print(f"between {slope.argmax() + 7} and {slope.argmax() + 8}.")
+    # In two dimensions, Sobel's kernel finds the edges between left and right.
     face = photograph(150)
     sobel = np.array([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     edges = correlate(face, sobel)
     print(f"2-D: a picture {face.shape} gives a map of its edges {edges.shape}.")
+    # In three, the kernel subtracts each frame of a film from the next.
     frames = film(face)
     change = correlate(frames, np.array([-1.0, 1]).reshape(2, 1, 1))
     print(f"3-D: frames {frames.shape} give their changes {change.shape}, of which", end=" ")

@@ -39,6 +39,7 @@ def show(text, array):
 
 
 def straight_edges():
+    """The kernel [[1, -1]] finds vertical edges, and its transpose finds horizontal ones."""
     X = np.ones((6, 8))
     X[:, 2:6] = 0
     show("A black bar on white, X:", X)
@@ -49,6 +50,7 @@ def straight_edges():
 
 
 def diagonal_edges():
+    """A diagonal edge is found by both, but not by the kernel along it."""
     X = np.tri(5)
     show("A diagonal edge, X:", X)
     show("K meets it once in each row but the last, which is all white:", corr2d(X, K))
@@ -62,6 +64,7 @@ def diagonal_edges():
 
 
 def derivatives():
+    """Applied d times, the kernel [-1, 1] is the derivative of order d."""
     print("A derivative of order d takes d + 1 weights: the kernel [-1, 1] applied d times is one")
     print("kernel, too. Of 0^d, 1^d, 2^d, ... it makes d!, as it should:")
     kernel, j = np.array([1]), np.arange(8.0)
@@ -71,6 +74,7 @@ def derivatives():
 
 
 def integral(picture):
+    """A running sum undoes the first derivative."""
     rises = corr2d(picture, [[-1, 1]])
     width = rises.shape[1]
     sums = corr2d(np.pad(rises, ((0, 0), (width - 1, 0))), np.ones((1, width)))

@@ -58,6 +58,7 @@ def hessian():
 
 
 def as_in_the_course():
+    """Gradient descent with the course's learning rate, and its losses."""
     print("Each row of the image, and of its edge map:")
     print(X[0, 0, 0].astype(int), Y[0, 0, 0].astype(int))
     losses, kernels = learn(START)
@@ -71,6 +72,7 @@ def as_in_the_course():
 
 
 def from_other_starts():
+    """The loss has a single minimum, so every start leads to the same kernel."""
     starts = np.random.default_rng(0).uniform(-3, 3, (20, 2))
     ends = [learn(start, steps=100)[1][100] for start in starts]
     print("The loss is a bowl with one bottom, so the start does not matter: from 20 others, with")
@@ -79,6 +81,7 @@ def from_other_starts():
 
 
 def how_large_a_rate():
+    """The eigenvalues of the curvature say which learning rates converge, and how fast."""
     print("The curvature of the loss, from the gradients of the layer:")
     print(hessian())
     eigenvalues, vectors = np.linalg.eigh(hessian())
@@ -96,6 +99,7 @@ def how_large_a_rate():
 
 
 def picture():
+    """The loss against steps, and the kernel's way through the plane of its two weights."""
     figure = Figure(figsize=(9, 4.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     grid = np.meshgrid(np.linspace(-0.9, 1.9, 61), np.linspace(-1.9, 0.9, 61))

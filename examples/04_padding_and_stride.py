@@ -44,6 +44,7 @@ def course_size(layer, size):
 
 
 def shapes():
+    """The size of the output, computed in three ways that agree."""
     print("The output of an 8 x 8 image: from output_shape, by the course's formula, by running:")
     for geometry in SHAPES:
         layer = summing(**geometry)
@@ -53,6 +54,7 @@ def shapes():
 
 
 def two_by_hand():
+    """An image that is small enough to check each number."""
     X, K = np.arange(9.0).reshape(1, 1, 3, 3), np.array([[[[0.0, 1], [2, 3]]]])
     print("The image 0..8, 3 x 3, kernel [[0, 1], [2, 3]], padding 1:")
     print(convolution(K, padding=1)(X)[0, 0].astype(int))
@@ -69,6 +71,7 @@ def windows_of(layer, size):
 
 
 def left_out():
+    """The floor in the formula leaves out rows and columns at the end."""
     print("output = floor((size + 2*padding - kernel) / stride) + 1, padding on each side.")
     print("With kernel 3 and stride 2, 8 rows give (8 - 3)/2 + 1 = 3.5, so 3: one row is left.")
     print("How many windows read each pixel:")
@@ -83,6 +86,7 @@ def left_out():
 
 
 def total_or_per_side():
+    """The course's padding is the total of both sides, minicnn's is that of each side."""
     print("The course's formula has the total padding p, minicnn's the padding of each side, p/2.")
     print("The size is kept if p = kernel - 1. With equal sides that works for odd kernels only:")
     image = np.ones((1, 1, 8, 8))
@@ -102,6 +106,7 @@ def sizes_without_padding(size, kernel):
 
 
 def how_deep():
+    """Without padding, the image becomes smaller in each layer."""
     print("Without padding, a kernel of k removes k - 1 rows and columns in each layer. Kernel 5:")
     for size in (32, 224):
         sizes = list(sizes_without_padding(size, 5))
@@ -139,6 +144,7 @@ def draw(axes, geometry):
 
 
 def picture():
+    """How many windows read each pixel, for four choices of kernel, padding and stride."""
     figure = Figure(figsize=(9, 5.8), layout="constrained")
     for axes, geometry in zip(figure.subplots(2, 2).flat, (SHAPES[0], *SHAPES[2:])):
         draw(axes, geometry)

@@ -26,6 +26,7 @@ MIXES = {
 
 
 def several_input_channels():
+    """Each input channel has a kernel of its own, and the results are added up."""
     print("Two input channels, one kernel with two channels. Each channel on its own gives")
     for x, k in zip(X, K):
         print(corr2d(x, k))
@@ -38,6 +39,7 @@ def several_input_channels():
 
 
 def several_output_channels():
+    """Each output channel has a kernel for each input channel."""
     kernels = np.stack([K, K + 1, K + 2])  # (3, 2, 2, 2)
     Y = corr2d_multi_in_out(X, kernels)
     print(f"\nThree such kernels, K, K + 1 and K + 2, make three output channels:\n{Y}")
@@ -46,6 +48,7 @@ def several_output_channels():
 
 
 def one_by_one():
+    """A kernel of one pixel mixes the channels and nothing else."""
     rng = np.random.default_rng(0)
     X, K = rng.standard_normal((3, 3, 3)), rng.standard_normal((2, 3, 1, 1))
     Y1, Y2 = corr2d_multi_in_out_1x1(X, K), corr2d_multi_in_out(X, K)
@@ -55,6 +58,7 @@ def one_by_one():
 
 
 def order_of_a_sum():
+    """Why two right results differ in their last bits."""
     a, b, c = np.float32([1e8, -1e8, 1])
     print("\nFloat addition is not associative. In float32, with a = 1e8, b = -1e8, c = 1:")
     print(f"(a + b) + c = {(a + b) + c}")

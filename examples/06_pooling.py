@@ -33,6 +33,7 @@ POOLINGS = {
 
 
 def windows_of_two_by_two():
+    """The course's example, with maxima and with means."""
     X = np.arange(9.0).reshape(3, 3)
     print(f"Windows of 2x2 over\n{X}\nwith a step of one pixel; their maxima and their means:")
     for mode, layer in (("max", MaxPool2D(2, stride=1)), ("avg", AvgPool2D(2, stride=1))):
@@ -42,6 +43,7 @@ def windows_of_two_by_two():
 
 
 def padding_and_stride():
+    """They mean the same as in a convolution."""
     X = np.arange(16.0).reshape(1, 1, 4, 4)
     print(f"\nMaxima over\n{X[0, 0]}")
     for layer in (
@@ -76,6 +78,7 @@ def change(before, after):
 
 
 def a_shift_by_one_pixel(images):
+    """How much do the edges in an image change when it moves by one pixel?"""
     print(f"\n{len(images)} images move one pixel to the right. Their vertical edges change by")
     for name, (before, after) in shifts(images).items():
         print(f"  {change(before, after):4.0%}  {name}")
@@ -127,6 +130,7 @@ def maximum_from_relus(channels):
 
 
 def pooling_from_other_layers():
+    """Convolutions and ReLUs that compute the same, forward and backward."""
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((8, 3, 12, 12)), rng.standard_normal((8, 3, 6, 6))
     print("\nPooling built from other layers, on 3 channels of random numbers in float64:")
@@ -141,8 +145,12 @@ def pooling_from_other_layers():
         print(f"  by {largest_difference(dx, same_dx):.1e} in the gradient of the input")
 
 
+def options():
+    return parser(__doc__, DATA)
+
+
 def main(argv=None):
-    args = parser(__doc__, DATA).parse_args(argv)
+    args = options().parse_args(argv)
     windows_of_two_by_two()
     padding_and_stride()
     _, test = DATA[args.data]()

@@ -41,7 +41,8 @@ STAGES = {  # of the picture: the layer it shows the output of, and its name
 }
 
 
-def the_courses_table(net):
+def table_of_the_course(net):
+    """The output shape and the costs of each layer, for one image."""
     print("LeNet for one image:")
     print(table(summarize(net, (1, 1, 28, 28))))
     x, equal = np.zeros((1, 1, 28, 28), np.float32), True
@@ -100,6 +101,7 @@ def costs(net, data, steps=9):
 
 
 def print_costs(net, columns):
+    """The same for a batch, forward and backward, with the time that it takes."""
     print(f"\nA batch of {BATCH}, forward and backward:")
     print(f"{'':<25}" + "".join(f"{title:>24}" for title in columns))
     for i, layer in enumerate(net.layers):
@@ -118,6 +120,7 @@ def print_costs(net, columns):
 
 
 def picture_of_costs(net, columns):
+    """Where the parameters, the arithmetic, the memory and the time are."""
     names = [type(layer).__name__ for layer in net.layers]
     parameters = [sum(p.size for p in layer.params.values()) / 1e3 for layer in net.layers]
     figure = Figure(figsize=(9, 3.9), layout="constrained")
@@ -138,6 +141,7 @@ def picture_of_costs(net, columns):
 
 
 def trained_for_a_moment(train, device):
+    """A network that has learned enough for its feature maps to show something."""
     net = lenet_relu(np.random.default_rng(0)).to(device)
     history = fit(net, train, epochs=3, batch_size=32, optimizer=SGD(0.01, 0.9), progress=False)
     print("\nThe next picture's network has ReLU, maximum pooling and the same shapes. It has seen")
@@ -175,13 +179,16 @@ def picture_of_feature_maps(net, image, classes):
     return figure
 
 
+def options():
+    return parser(__doc__, DATA, device="where to compute")
+
+
 def main(argv=None):
-    options = parser(__doc__, DATA, device="where to compute")
-    args = options.parse_args(argv)
+    args = options().parse_args(argv)
     device = choose_device(args.device)
     train, test = DATA[args.data]()
     net = lenet(np.random.default_rng(0))
-    the_courses_table(net)
+    table_of_the_course(net)
     net, train = net.to(device), train.to(device)
     columns = costs(net, train)
     print_costs(net, columns)

@@ -106,7 +106,7 @@ def main(argv=None):
     )
     with batch_gradients(net, train_set, BATCH_SIZE) as gradients:
         compare_one_step(net, train_set, gradients)
-        live = LiveFigure(args.out / "08_train_lenet.png")
+        live = LiveFigure(f"{args.out}/08_train_lenet.png")
         print(f"the curve is drawn in {live.place}", flush=True)
         history = train(
             net,

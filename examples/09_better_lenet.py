@@ -169,14 +169,17 @@ def draw(rows):
     return figure
 
 
-def main(argv=None):
-    options = parser(__doc__, DATA, device="where to compute")
-    options.add_argument("--epochs", type=positive, default=10, help="for each row (default: 10)")
-    options.add_argument("--images", type=positive, help="train with the first so many only")
-    add = options.add_argument
+def options():
+    add = (arguments := parser(__doc__, DATA, device="where to compute")).add_argument
+    add("--epochs", type=positive, default=10, help="for each row (default: 10)")
+    add("--images", type=positive, help="train with the first so many only")
     add("--seeds", type=int, nargs="+", default=[0], help="of weights and order (default: 0)")
     add("--rows", type=positive, nargs="+", help="numbers of rows, from 1 (default: all)")
-    args = options.parse_args(argv)
+    return arguments
+
+
+def main(argv=None):
+    args = options().parse_args(argv)
     device = choose_device(args.device)
     data, test = DATA[args.data]()
     if args.images:

@@ -181,12 +181,16 @@ def show_strangers(net, data):
     print(*align(rows, "<>><>"), sep="\n")
 
 
-def main(argv=None):
-    add = (options := parser(__doc__, device="where to train a network")).add_argument
+def options():
+    add = (arguments := parser(__doc__, device="where to train a network")).add_argument
     add("--run", help="folder of a run of minicnn train (default: train a network first)")
     add("--data", choices=DATA, help="data set (default: that of the run, or fashion-mnist)")
     add("--images", type=positive, help="use only so many images of each set (default: all)")
-    args = options.parse_args(argv)
+    return arguments
+
+
+def main(argv=None):
+    args = options().parse_args(argv)
     device = choose_device(args.device)
     net, origin = open_run(args.run) if args.run else (None, None)
     name = args.data or (origin.data if origin else "fashion-mnist")

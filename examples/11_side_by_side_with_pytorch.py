@@ -53,6 +53,7 @@ def lenet_of_pytorch(name, params):
 
 
 def on_the_host(arrays):
+    """The same arrays in the memory of the CPU."""
     return {name: to_device(array, "cpu") for name, array in arrays.items()}
 
 
@@ -182,10 +183,14 @@ def draw(comparisons):
     return figure
 
 
+def options():
+    arguments = parser(__doc__, DATA, device="where minicnn computes; PyTorch is on the CPU")
+    arguments.add_argument("--steps", type=positive, default=200, help="of SGD (default: 200)")
+    return arguments
+
+
 def main(argv=None):
-    options = parser(__doc__, DATA, device="where minicnn computes; PyTorch is on the CPU")
-    options.add_argument("--steps", type=positive, default=200, help="of SGD (default: 200)")
-    args = options.parse_args(argv)
+    args = options().parse_args(argv)
     device = choose_device(args.device)
     if torch is None:
         print("PyTorch is not installed, so there is nothing to compare with: pip install torch")

@@ -1,7 +1,7 @@
 """The exercises of the course's chapter that a few lines of code can answer.
 
-Look for: each exercise is one function. Its docstring names the section and asks the question in
-our own words; what it prints is the answer.
+Look for: each exercise names its section and asks the question in our own words; what is printed is
+the answer.
 
 In the course, Dive into Deep Learning: the exercises that close each section on convolutional
 networks. Some are answered elsewhere: 01_cross_correlation.py has the convolution as a matrix,

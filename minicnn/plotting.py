@@ -1,9 +1,8 @@
-"""Every picture, drawn with matplotlib; no display is needed."""
+"""Pictures, drawn with matplotlib; no display is needed. The training curves are those of the
+History in training/history.py."""
 
 import contextlib
-import io
 import math
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,35 +14,11 @@ from minicnn.arguments import are_strings, flag, integer, numbers, positive, req
 from minicnn.backend import Array
 from minicnn.datasets import Dataset
 from minicnn.files import as_path, write_atomically
-from minicnn.training.history import History
+from minicnn.notebook import new_figure, notebook_cell, rendered
+from minicnn.training.history import training_curves as training_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def training_curves(history: History) -> "Figure":
-    """Loss and accuracy against epochs: on the training set a few times an epoch, on the test set
-    after each epoch."""
-    is_history = isinstance(history, History) and bool(history.curve)
-    require(is_history, "history must be what fit returns after one epoch or more", history)
-    from matplotlib.figure import Figure  # here: importing it takes longer than all of minicnn
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs, loss, accuracy = zip(*history.curve)
-    left.plot(epochs, loss, label="train loss")
-    right.plot(epochs, accuracy, "C0", label="train accuracy")
-    if history.test_accuracy:
-        done = range(1, len(history.test_accuracy) + 1)
-        left.plot(done, history.test_loss, "C1o--", markersize=4, label="test loss")
-        right.plot(done, history.test_accuracy, "C1o--", markersize=4, label="test accuracy")
-    left.set_ylim(bottom=0)
-    right.set_ylim(0, 1)
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
 
 
 def image_grid(
@@ -58,8 +33,6 @@ def image_grid(
     Each is scaled to its own range of values, from black to white; if `signed`, all share one scale
     from blue (negative) through white (zero) to red.
     """
-    from matplotlib.figure import Figure
-
     is_some = isinstance(images, (list, tuple, np.ndarray)) and len(images) > 0
     require(is_some, "images must be a list of one or more images", images)
     images = [numbers("an image", image) for image in images]
@@ -76,7 +49,7 @@ def image_grid(
     height, width = images[0].shape[:2]
     lines = 1 + max(title.count("\n") for title in titles) if titles else 0
     cell = size * height / width + 0.1 + 0.15 * lines
-    figure = Figure(figsize=(columns * size, rows * cell), layout="constrained")
+    figure = new_figure(figsize=(columns * size, rows * cell), layout="constrained")
     style: dict[str, Any] = {"cmap": "gray"}
     if signed:
         limit = max(float(abs(image).max()) for image in images) or 1.0
@@ -94,8 +67,6 @@ def labelled_images(data: Dataset, index: Sequence[int] | Array, columns: int = 
     """The images of a data set at those indices, each below the name of its class. One axes holds
     them all, which is drawn in a tenth of the time that one for each would take."""
     require(isinstance(data, Dataset), "data must be a Dataset, as digits() gives two", data)
-    from matplotlib.figure import Figure
-
     chosen, labels = data.to("cpu").batch(np.asarray(index))  # (n, C, H, W)
     require(len(labels) > 0, "index must be that of one or more images", index)
     columns = min(integer("columns", columns, 1), len(labels))
@@ -104,7 +75,7 @@ def labelled_images(data: Dataset, index: Sequence[int] | Array, columns: int = 
     mosaic = np.ones((rows * (height + gap), columns * (width + between), 3), np.float32)
     cell = 1 + 1 / 8  # inches
     size = columns * cell, rows * cell * (height + gap) / (width + between)
-    figure = Figure(figsize=size)
+    figure = new_figure(figsize=size)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for i, (image, label) in enumerate(zip(chosen, labels)):
@@ -128,13 +99,11 @@ def labelled_images(data: Dataset, index: Sequence[int] | Array, columns: int = 
 def confusion_matrix(counts: Array, classes: Sequence[str]) -> "Figure":
     """Counts (K, K) of images, with true classes in rows and predicted classes in columns. Colour
     shows the share of the row, so that classes of different sizes can be compared."""
-    from matplotlib.figure import Figure
-
     is_names = are_strings(classes) and len(classes) > 0
     require(is_names, "classes must be a list of names", classes)
     counts, k = numbers("counts", counts), len(classes)
     require(counts.shape == (k, k), f"counts must be of shape ({k}, {k})", counts)
-    figure = Figure(figsize=(2 + 0.6 * k, 1.6 + 0.5 * k), layout="constrained")
+    figure = new_figure(figsize=(2 + 0.6 * k, 1.6 + 0.5 * k), layout="constrained")
     axes = figure.subplots()
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -155,7 +124,7 @@ class LiveFigure:
 
     def __init__(self, path: Path | str) -> None:
         path = as_path(path)
-        if cell := _notebook_cell():
+        if cell := notebook_cell():
             self.place, self._show = "the notebook", cell
         elif window := _window():
             self.place, self._show = "a window", window
@@ -163,20 +132,7 @@ class LiveFigure:
             self.place, self._show = str(path), partial(write_atomically, path)
 
     def show(self, figure: "Figure") -> None:
-        self._show(_rendered(figure, "png"))
-
-
-def _notebook_cell() -> Callable[[bytes], None] | None:
-    """A function that shows a PNG below the running cell of a notebook; None outside a notebook."""
-    if "IPython" not in sys.modules:  # every notebook has it loaded, and it is slow to load
-        return None
-    from IPython import display, get_ipython
-
-    if not hasattr(get_ipython(), "kernel"):  # IPython in a terminal, which shows text only
-        return None
-    # with a handle, the cell's other output stays; clear_output would wipe it out
-    cell = display.display(display.Markdown("The picture appears here."), display_id=True)
-    return lambda png: cell.update(display.Image(png))
+        self._show(rendered(figure, "png"))
 
 
 def _window() -> Callable[[bytes], None] | None:
@@ -206,10 +162,4 @@ def _window() -> Callable[[bytes], None] | None:
 def save_figure(figure: "Figure", path: Path | str) -> None:
     """Writes a picture; the ending of `path`, such as .png, names its format."""
     path = as_path(path)
-    write_atomically(path, _rendered(figure, path.suffix[1:]))
-
-
-def _rendered(figure: "Figure", format: str) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, dpi=120, format=format)
-    return content.getvalue()
+    write_atomically(path, rendered(figure, path.suffix[1:]))

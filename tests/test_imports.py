@@ -16,7 +16,7 @@ SLOW = {"argparse", "importlib.metadata", "importlib.resources", "tkinter", "uni
 
 # from the bottom to the top; a module imports from its own room and from the levels below
 LEVELS = [
-    {"_moved", "_version", "cuda", "files", "text"},
+    {"_moved", "_version", "cuda", "files", "notebook", "text"},
     {"backend"},
     {"arguments"},
     {"checks"},

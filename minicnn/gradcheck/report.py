@@ -3,6 +3,7 @@
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from minicnn.arguments import Shape
 from minicnn.text import align
@@ -105,6 +106,10 @@ class Report:
 
     def __str__(self) -> str:
         return table([self])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """For Jupyter: the same table."""
+        printer.text(str(self))
 
 
 def table(reports: list[Report]) -> str:

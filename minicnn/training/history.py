@@ -2,11 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minicnn.arguments import require
 from minicnn.backend import Array, array_module, to_device
+from minicnn.notebook import new_figure, rendered
 from minicnn.text import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Unread = tuple[int, float | Array, int | Array, int]  # step, loss, correct, images
 
@@ -51,6 +57,34 @@ class History:
             f"loss {self.train_loss[-1]:.3f}, train acc {self.train_accuracy[-1]:.3f}{test}\n"
             f"{self.images_per_second:.1f} examples/sec on {self.device}"
         )
+
+    def _repr_png_(self) -> bytes | None:
+        """For Jupyter: the training curves."""
+        return rendered(training_curves(self), "png") if self.curve else None
+
+
+def training_curves(history: History) -> "Figure":
+    """Loss and accuracy against epochs: on the training set a few times an epoch, on the test set
+    after each epoch."""
+    is_history = isinstance(history, History) and bool(history.curve)
+    require(is_history, "history must be what fit returns after one epoch or more", history)
+
+    figure = new_figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs, loss, accuracy = zip(*history.curve)
+    left.plot(epochs, loss, label="train loss")
+    right.plot(epochs, accuracy, "C0", label="train accuracy")
+    if history.test_accuracy:
+        done = range(1, len(history.test_accuracy) + 1)
+        left.plot(done, history.test_loss, "C1o--", markersize=4, label="test loss")
+        right.plot(done, history.test_accuracy, "C1o--", markersize=4, label="test accuracy")
+    left.set_ylim(bottom=0)
+    right.set_ylim(0, 1)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
 
 
 @dataclass

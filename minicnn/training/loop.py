@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,9 +13,16 @@ from minicnn.backend import Array, array_module, device_of, synchronize
 from minicnn.datasets import Dataset, batches
 from minicnn.layers.base import Layer
 from minicnn.losses import softmax_cross_entropy
+from minicnn.notebook import notebook_cell, rendered
 from minicnn.optimizers import SGD, Optimizer, constant
 from minicnn.training.freezing import frozen_names
-from minicnn.training.history import History, NotFinite, Position, TrainingError
+from minicnn.training.history import (
+    History,
+    NotFinite,
+    Position,
+    TrainingError,
+    training_curves,
+)
 from minicnn.training.mpi import world
 from minicnn.training.parallel import (
     ALONE,
@@ -27,6 +35,7 @@ from minicnn.training.parallel import (
 )
 
 POINTS_PER_EPOCH = 5
+SECONDS_BETWEEN_CURVES = 5  # drawing one takes 0.1 s of the training
 
 
 def fit(
@@ -66,7 +75,8 @@ def fit(
         drawn, for each chunk of a batch, from a key that follows from seed and step
     workers: processes on a CPU, up to one for each chunk, all cores if None; the result is the
         same for any number
-    progress: prints a line for each epoch and, in a terminal, shows a bar
+    progress: prints a line for each epoch and shows a bar in a terminal, or a bar and the curve in
+        a notebook
     on_epoch: called with the history after each epoch
     on_step: called with the position after each step but the last of an epoch
     start: where to resume, with the history so far; `net` and the state of `optimizer` must be as
@@ -118,7 +128,7 @@ def fit(
     with (
         _lr_restored(optimizer) as lr,
         batch_gradients(net, train, batch_size, workers, loss, augment, ranks) as gradients,
-        _Progress(progress and ranks.rank == 0, done, epochs * len(train)) as show,
+        _Progress(progress and ranks.rank == 0, done, epochs * len(train), history) as show,
     ):
         for epoch in range(len(history.train_loss), epochs):
             began = time.perf_counter() - position.seconds
@@ -302,16 +312,19 @@ def _remedy(lr: float) -> str:
 
 
 class _Progress:
-    """Prints a line for each epoch and, in a terminal, shows a bar; nothing unless `shown`."""
+    """Prints a line for each epoch and shows a bar in a terminal, or a bar and the curve in a
+    notebook; nothing unless `shown`."""
 
-    def __init__(self, shown: bool, done: int, images: int) -> None:
+    def __init__(self, shown: bool, done: int, images: int, history: History) -> None:
         self.bar = None
+        self.cell = notebook_cell() if shown else None
+        self.history, self.drawn_at = history, 0.0
         if shown:
             from tqdm import tqdm  # here, since `import minicnn` does not need it
 
-            self.bar = tqdm(
-                total=images, initial=done, unit=" images", unit_scale=True, disable=None
-            )
+            # a notebook is no terminal, but shows a bar in the stream that the lines go to
+            how = {"file": sys.stdout, "mininterval": 1} if self.cell else {"disable": None}
+            self.bar = tqdm(total=images, initial=done, unit=" images", unit_scale=True, **how)
 
     def __enter__(self) -> "_Progress":
         return self
@@ -319,6 +332,12 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+        self.draw()
+
+    def draw(self) -> None:
+        if self.cell is not None and self.history.curve:
+            self.cell(rendered(training_curves(self.history), "png"))
+            self.drawn_at = time.perf_counter()
 
     def step(self, images: int, means: tuple[float, float] | None) -> None:
         if self.bar is not None:
@@ -326,6 +345,8 @@ class _Progress:
                 loss, accuracy = means
                 self.bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy:.3f}", refresh=False)
             self.bar.update(images)
+        if self.cell and time.perf_counter() - self.drawn_at > SECONDS_BETWEEN_CURVES:
+            self.draw()
 
     def epoch(self, history: History, epochs: int) -> None:
         if self.bar is not None:
