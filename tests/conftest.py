@@ -1,10 +1,15 @@
-"""What several test files share: a little data and a network that learns it fast."""
+"""What several test files share: a little data, a network that learns it fast, and a browser."""
+
+import os
 
 import numpy as np
 import pytest
 
 from minicnn import Conv2D, Flatten, Linear, ReLU, Sequential, digits
 from minicnn.cli.commands import main
+
+BROWSER = os.environ.get("MINICNN_BROWSER", "/usr/bin/chromium")
+REQUIRED = bool(os.environ.get("MINICNN_REQUIRE_BROWSER"))  # as in CI: then nothing is skipped
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +43,18 @@ def new_net():
         )
 
     return build
+
+
+@pytest.fixture(scope="module")  # other tests count the processes that are left
+def browser():
+    if not REQUIRED:
+        pytest.importorskip("playwright", reason="needs the extra `browser`")
+        if not os.path.exists(BROWSER):
+            pytest.skip(f"needs a browser, and there is none at {BROWSER}; see MINICNN_BROWSER")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # --no-sandbox, since tests may run as root, which Chromium's sandbox does not allow
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()

@@ -2,6 +2,7 @@
 
     python tests/faults.py kills --count 300
     python tests/faults.py kills --count 100 --in-full
+    python tests/faults.py ranks --count 50
     python tests/faults.py files --count 2000
 
 Kills: training in a process of its own is ended by SIGKILL and resumed until it is through. Then
@@ -9,6 +10,9 @@ its files have to be those of a run that nothing interrupted, bit for bit. It ha
 the built-in digits and a checkpoint after every second step. In full, two workers train, and the
 curves are drawn; else one process trains, without the picture, which takes far longer than all the
 rest.
+
+Ranks: of a training by two or three ranks, one is killed, and all have to end. It is resumed by
+another number of ranks, 1 to 3, and ends with the same bits.
 
 Files: of each kind, a byte is changed, the end is cut off, bytes are appended or doubled. What is
 read then has to be refused in one sentence or be exactly what was written. No more memory is taken
@@ -25,6 +29,7 @@ import json
 import os
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -37,6 +42,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from mpiexec import LIMIT_SECONDS, find_mpiexec, wait_until
 from PIL import Image
 from tqdm import tqdm
 
@@ -61,7 +67,17 @@ TRAIN = (
 )
 RESUME = ("train", "--resume")
 OPTIONS = ("--save-every", "2", "--workers")
+OF_RANKS = (  # three chunks in a batch, for 3, 2 and 1 ranks
+    *("--model", "lenet-relu", "--epochs", "4", "--batch-size", "150", "--momentum", "0.9"),
+    "--out",
+)
 BUFFERS = 2 << 20  # bytes
+WITHOUT_PICTURES = [
+    (training, "estimate_seconds", lambda *args, **options: 1.0),
+    (run_folder, "training_curves", lambda history: b"curves"),
+    (run_folder, "labelled_images", lambda data, index: b"images"),
+    (run_folder, "save_figure", lambda figure, path: write_atomically(path, figure)),
+]
 
 
 def start(arguments: tuple[str, ...], data: list, log: Path, in_full: bool) -> int:
@@ -78,18 +94,7 @@ def start(arguments: tuple[str, ...], data: list, log: Path, in_full: bool) -> i
             tqdm.set_lock(threading.RLock())  # else one killed while it holds the lock keeps ours
             warnings.simplefilter("error")  # a kill must leave no damaged checkpoint behind
             changes = [(cli_data, "digits", lambda: data)]
-            if not in_full:
-                changes += [
-                    (training, "estimate_seconds", lambda *args, **options: 1.0),
-                    (run_folder, "training_curves", lambda history: b"curves"),
-                    (run_folder, "labelled_images", lambda data, index: b"images"),
-                    (
-                        run_folder,
-                        "save_figure",
-                        lambda figure, path: write_atomically(path, figure),
-                    ),
-                ]
-            for module, name, value in changes:
+            for module, name, value in changes if in_full else changes + WITHOUT_PICTURES:
                 patches.enter_context(mock.patch.object(module, name, value))
             try:
                 status = commands.main([*arguments, *OPTIONS, "2" if in_full else "1"])
@@ -130,25 +135,82 @@ def kills(count: int, seed: int = 0, in_full: bool = False, progress: bool = Fal
     Raises AssertionError for a run that cannot go on or that ends otherwise.
     """
     rng = np.random.default_rng(seed)
-    killed = resumed = anew = while_writing = 0
-    with tempfile.TemporaryDirectory() as temporary, _bar("kills", count, progress) as bar:
+    with tempfile.TemporaryDirectory() as temporary:
         temporary = Path(temporary)
         expected, data, seconds = trained(temporary / "whole", in_full)
-        folders = (temporary / str(i) for i in range(10**9))
-        folder, log, finished = next(folders), temporary / "log", 0
-        command = (*TRAIN, str(folder))
-        while True:
+        log = temporary / "log"
+
+        def attempt(command: tuple[str, ...], delay: float | None) -> bool:
             child = start(command, data, log, in_full)
-            if killed < count and (command[0:2] != RESUME or rng.random() < 0.6):
-                time.sleep(rng.uniform(0, seconds))
+            if delay is not None:
+                time.sleep(delay)
                 os.kill(child, signal.SIGKILL)
-            if ended(child, log):
+            return ended(child, log)
+
+        return _killed(attempt, TRAIN, count, rng, temporary, expected, seconds, progress)
+
+
+def rank_kills(count: int, seed: int = 0, progress: bool = False) -> str:
+    """The same for the ranks of an MPI job, of which one is killed each time."""
+    rng = np.random.default_rng(seed)
+    before, slowest = 0, 0.0
+    with tempfile.TemporaryDirectory() as temporary:
+        temporary = Path(temporary)
+        train, test = digits(1500, 200)
+        content = {"x_train": train.images, "y_train": train.labels}
+        np.savez(temporary / "data.npz", **content, x_test=test.images, y_test=test.labels)
+
+        def attempt(command: tuple[str, ...], delay: float | None) -> bool:
+            nonlocal before, slowest
+            numbers = (1, 2, 3) if delay is None else (2, 3)
+            before = int(rng.choice([number for number in numbers if number != before]))
+            job = Job(before, command, temporary)
+            if delay is None:
+                status = job.end()
+                assert status == 0, job.log.read_text()
+                return True
+            time.sleep(delay)
+            was_alive, begun = job.kill(int(rng.integers(before))), time.perf_counter()
+            status = job.end()
+            assert status == 0 or was_alive, job.log.read_text()
+            slowest = max(slowest, time.perf_counter() - begun)
+            return status == 0
+
+        new = "train", "--data", str(temporary / "data.npz"), *OF_RANKS
+        begun = time.perf_counter()
+        attempt((*new, str(temporary / "whole")), None)
+        seconds, expected = time.perf_counter() - begun, result(temporary / "whole")
+        told = _killed(attempt, new, count, rng, temporary, expected, seconds, progress)
+    return f"{told}; all ranks had ended {slowest:.2f} s after each kill"
+
+
+def _killed(
+    attempt: Callable[[tuple[str, ...], float | None], bool],
+    new: tuple[str, ...],
+    count: int,
+    rng: np.random.Generator,
+    temporary: Path,
+    expected: tuple[dict, list[bytes]],
+    seconds: float,
+    progress: bool,
+) -> str:
+    """Runs `new` in one folder after another and resumes it until all kills are done. An attempt
+    runs a command, which is killed after a delay if that is given, and returns whether the command
+    came to its own end."""
+    killed = resumed = anew = while_writing = finished = 0
+    folders = (temporary / str(i) for i in range(10**9))
+    folder = next(folders)
+    command = (*new, str(folder))
+    with _bar("kills", count, progress) as bar:
+        while True:
+            kill = killed < count and (command[0:2] != RESUME or rng.random() < 0.6)
+            if attempt(command, rng.uniform(0, seconds) if kill else None):
                 assert result(folder) == expected, f"run {finished} ended with other numbers"
                 finished += 1
                 if killed == count:
                     break
                 folder = next(folders)
-                command = (*TRAIN, str(folder))
+                command = (*new, str(folder))
                 continue
             killed += 1
             bar.update()
@@ -159,12 +221,62 @@ def kills(count: int, seed: int = 0, in_full: bool = False, progress: bool = Fal
             else:
                 anew += 1
                 folder = next(folders)
-                command = (*TRAIN, str(folder))
+                command = (*new, str(folder))
     return (
         f"{killed} kills, {resumed} resumes bit-identical; {anew} kills before the first "
         f"checkpoint, {while_writing} in the middle of writing a file; {finished} runs, of "
         f"{seconds:.2f} s without a kill"
     )
+
+
+class Job:
+    """A command of minicnn on several ranks, each of which leaves its process's number in
+    `folder`."""
+
+    def __init__(self, ranks: int, command: tuple[str, ...], folder: Path) -> None:
+        self.files = [folder / f"rank{rank}" for rank in range(ranks)]
+        self.log = folder / "log"
+        for file in self.files:
+            file.unlink(missing_ok=True)
+        shell = 'echo $$ > "$0$PMI_RANK"; exec "$@"'  # MPICH's variable
+        python = sys.executable, "-W", "error::UserWarning", __file__, "rank"
+        of_rank = "sh", "-c", shell, str(folder / "rank"), *python, *command, *OPTIONS, "1"
+        with open(self.log, "w") as log:
+            self.mpiexec = subprocess.Popen(
+                [find_mpiexec(), "-n", str(ranks), *of_rank], stdout=log, stderr=log
+            )
+
+    def kill(self, rank: int) -> bool:
+        """Kills a rank as soon as it has begun; whether it had not ended yet."""
+        file = self.files[rank]
+        wait_until(lambda: file.is_file() and file.read_text())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+            return True
+        return False
+
+    def end(self) -> int:
+        """Waits for the end of all ranks, and returns the status of mpiexec."""
+        status = self.mpiexec.wait(LIMIT_SECONDS)
+        wait_until(
+            lambda: not any(file.is_file() and _runs(file.read_text()) for file in self.files)
+        )
+        return status
+
+
+def rank() -> None:
+    """What each process of a Job does."""
+    with contextlib.ExitStack() as patches:
+        for module, name, value in WITHOUT_PICTURES:
+            patches.enter_context(mock.patch.object(module, name, value))
+        sys.exit(commands.main(sys.argv[2:]))
+
+
+def _runs(number: str) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{number.strip()}/stat").read_text()
+    except OSError:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -415,8 +527,10 @@ def _bar(name: str, count: int, progress: bool) -> tqdm:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["rank"]:
+        rank()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["kills", "files"])
+    parser.add_argument("what", choices=["kills", "ranks", "files"])
     parser.add_argument("--count", type=int, required=True, help="kills, or damages of each kind")
     parser.add_argument("--in-full", action="store_true", help="kills with workers and curves")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
@@ -424,6 +538,8 @@ def main() -> None:
     tqdm.monitor_interval = 0  # no thread beside a fork
     if args.what == "kills":
         print(kills(args.count, args.seed, args.in_full, progress=True))
+    elif args.what == "ranks":
+        print(rank_kills(args.count, args.seed, progress=True))
     else:
         print("\n".join(corruptions(args.count, args.seed, progress=True)))
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import strict_cupy
+from mpiexec import needs_mpi
 
 from minicnn import (
     AvgPool2D,
@@ -55,9 +56,12 @@ def run(name, *arguments, **env):
         ("accuracy", "accuracy", []),
         ("convolutions", "convolutions", []),
         ("gpu", "networks", ["--device", "cpu"]),
+        ("mpi", "mpi", []),
     ],
 )
 def test_starts_and_draws_its_results_again(script, tmp_path, capsys, name, stem, options):
+    if name == "mpi":
+        needs_mpi()
     options = [*options, "--quick", "--out", tmp_path, "--frameworks", "minicnn"]
     first = run(f"bench_{name}", *options)
     assert first.returncode == 0, first.stderr
@@ -494,6 +498,22 @@ def test_rows_of_the_gpu(script):
         ("minicnn, gpu", "32,000.0", None, None, "26,657.28", "1.2"),
         ("minicnn, cpu", "64,000.0", None, (2.0, 2.0, 2.0), None, None),
     ]
+
+
+def test_the_model_of_several_ranks_by_hand(script):
+    """8 ranks have 20 chunks of 10 ms, so one has 3; in each of two exchanges, 3 rounds of 1 ms and
+    7/8 of 8 MB at 1 GB/s: 30 ms + 2 * (3 ms + 7 ms)."""
+    bench_mpi = script("bench_mpi")
+    network = 1e-3, 1e9
+    assert bench_mpi.step_seconds(0.01, 20, 8, 8e6, network) == pytest.approx(0.05)
+    assert bench_mpi.step_seconds(0.01, 20, 1, 8e6, network) == pytest.approx(0.2)
+    net = {"parameters": 2_000_000, "chunk_seconds": [0.01, 0.01]}
+    assert bench_mpi.efficiency(net, 20, 8, network) == pytest.approx(0.2 / (8 * 0.05))
+    records = [  # between two ranks: 2 * (1 ms + half of the bytes at 1 GB/s)
+        {"length": 250_000, "sliced": [3e-3, 3e-3]},
+        {"length": 2_500_000, "sliced": [12e-3, 12e-3]},
+    ]
+    assert bench_mpi.this_machine(records) == pytest.approx(network)
 
 
 def test_what_fails_in_the_middle_is_skipped_as_a_whole(script, monkeypatch):

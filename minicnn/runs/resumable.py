@@ -181,8 +181,10 @@ class _Run:
                 run_folder.add_checkpoint(folder, checkpoint, self.keep)
 
         def on_step(position: Position) -> None:
-            if has_stopped() or (self.save_every and position.step % self.save_every == 0):
+            stopped = has_stopped()
+            if stopped or (self.save_every and position.step % self.save_every == 0):
                 save(position)
+            if stopped:  # and not if a signal has come since, of which other ranks do not know
                 stop.check(position)
 
         def on_epoch(history: History) -> None:

@@ -1,12 +1,12 @@
-"""One training on several processes, on one machine or many, that talk through MPI.
+"""One training by several processes, on one machine or many, that communicate through MPI.
 
 Each process, or rank, has the whole network and all images, takes its share of a batch's chunks,
-and adds up what it can of `ordered.OrderedSum`. The rest is added by everybody together, for each
-rank a slice of the entries: the ranks exchange their sums so that each has all sums of its slice,
-adds them in order, and gives its result to all. With R ranks and gradients of G bytes, a rank then
-sends, for each sum that it starts with, G * (R - 1) / R bytes, and as many of the result; if each
-sent its sums to all, that would be G * (R - 1) for each of them, so that is done with few numbers
-only, where one message is better than two:
+and adds up what it can of their `ordered.OrderedSum`. Each rank then adds up the rest for a slice
+of the entries: it receives that slice of all ranks' sums, adds them in order, and sends the result
+to all. With R ranks and gradients of G bytes, a rank sends G * (R - 1) / R bytes for each sum that
+it starts with, and as many for the result. If each rank sent its sums to all others, these would be
+G * (R - 1) bytes for each sum; so only few numbers are gathered like this, as one message takes
+less time than two:
 
     seconds = latency + G * (R - 1) / bandwidth              gathered                      (1)
     seconds = 2 * (latency + G * (R - 1) / R / bandwidth)    in slices                     (2)
@@ -32,14 +32,14 @@ from minicnn.backend import Array, to_device
 from minicnn.training.ordered import OrderedSum, Term
 from minicnn.training.parallel import ALONE, Alone
 
-FEW = 1024  # numbers for which one message is better than two
-# how many processes MPICH, Open MPI or MVAPICH have started; Slurm's number counts only with PMIx
+FEW = 1024  # numbers for which one message takes less time than two
+# where MPICH, Open MPI and MVAPICH say how many they started; Slurm's number counts only with PMIx
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 class Ranks(Alone):
-    """The processes of a communicator of mpi4py, the world if None. Every one of them has to ask
-    for the same things in the same order."""
+    """The processes of a communicator of mpi4py, the world if None. All of them must call the same
+    methods in the same order."""
 
     def __init__(self, comm: Any = None) -> None:
         try:
@@ -62,12 +62,12 @@ class Ranks(Alone):
         return self._shares(count)[self.rank]
 
     def _shares(self, count: int) -> list[range]:
-        """As even as they can be, in order."""
+        """As equal as possible, in order."""
         bounds = [count * rank // self.size for rank in range(self.size + 1)]
         return [range(first, stop) for first, stop in itertools.pairwise(bounds)]
 
     def total(self, own: OrderedSum, count: int, device: str = "cpu") -> Term:
-        if not self._kinds:  # which a rank without a term learns from one that has some
+        if not self._kinds:  # a rank without a term learns them from one that has some
             root = next(rank for rank, share in enumerate(self._shares(count)) if share)
             first = own.blocks[0].total if own.blocks else {}
             kinds = {name: ((a := _on_host(b)).shape, a.dtype) for name, b in first.items()}
@@ -88,13 +88,14 @@ class Ranks(Alone):
         return total
 
     def _gathered_sum(self, rows: Array, sizes: list[list[int]]) -> Array:
-        """The sum of all ranks' rows, each of which is the sum of so many terms: (1)."""
+        """The sum of all ranks' rows, as in (1); `sizes` says, by rank, of how many terms each row
+        is the sum."""
         every = np.empty((sum(map(len, sizes)), rows.shape[1]), rows.dtype)
         self.comm.Allgatherv(rows, [every, [len(s) * rows.shape[1] for s in sizes]])  # (1)
         return _added(every, sizes)
 
     def _sliced_sum(self, rows: Array, sizes: list[list[int]]) -> Array:
-        """The same, of which each rank adds up a slice: (2)."""
+        """The same as in (2)."""
         length = rows.shape[1]
         slices = self._shares(length)
         mine = len(slices[self.rank])
@@ -107,12 +108,6 @@ class Ranks(Alone):
         total = np.empty(length, rows.dtype)
         self.comm.Allgatherv(_added(incoming, sizes), [total, [len(s) for s in slices]])
         return total
-
-    def gathered(self, own: list[tuple[float, int]]) -> list[tuple[float, int]]:
-        counts = self.comm.allgather(len(own))
-        every = np.empty((sum(counts), 2))
-        self.comm.Allgatherv(np.array(own, float).reshape(-1, 2), [every, [2 * n for n in counts]])
-        return [(loss, int(correct)) for loss, correct in every.tolist()]
 
     def check_same(self, things: dict[str, Iterable[Array]]) -> None:
         sums = []
@@ -136,16 +131,17 @@ class Ranks(Alone):
         return self.comm.bcast(function() if self.rank == 0 else None)
 
     def end(self, text: str, status: int) -> None:
-        """Rank 0 comes first: what has befallen all ranks is then told once."""
+        """Rank 0 ends the job first, so that an error of all ranks is printed once."""
         time.sleep(min(self.rank, 1))
         print(text, file=sys.__stderr__, flush=True)
+        time.sleep(0.3)  # mpiexec may drop what it has not read when it ends the job
         self.comm.Abort(status)
         os._exit(status)  # Abort may return before the process is killed
 
     def end_all(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        """Prints what was raised, and ends the job."""
+        """Prints an exception, and ends the job."""
         text = "".join(traceback.format_exception(kind, error, trace))
         self.end(f"rank {self.rank} of {self.size}:\n{text}", 1)
 
@@ -161,22 +157,19 @@ def _added(rows: Array, sizes: list[list[int]]) -> Array:
     return sums.total()[""]
 
 
+@functools.cache
 def _block_sizes(terms: range) -> list[int]:
     """How many terms there are in each block of an OrderedSum of these."""
-    sizes, first = [], terms.start
-    while first < terms.stop:
-        size = first & -first or 1 << len(terms).bit_length()
-        while first + size > terms.stop:
-            size //= 2
-        sizes.append(size)
-        first += size
-    return sizes
+    sums = OrderedSum(terms.start)
+    for _ in terms:
+        sums.add({})
+    return [block.size for block in sums.blocks]
 
 
 @functools.cache
 def world() -> Alone:
-    """The ranks of the job that mpiexec or a batch system started, where an exception that nobody
-    handles ends the job, since the others would wait for ever; this process alone elsewhere."""
+    """The ranks of the job that mpiexec or a batch system started, or this process alone. In a job,
+    an uncaught exception on one rank ends all, since the others would wait for it for ever."""
     started = [os.environ[name] for name in SIZES if name in os.environ]
     if "PMIX_RANK" in os.environ:
         started.append(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))

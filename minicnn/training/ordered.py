@@ -5,8 +5,8 @@ added from the right:
 
     t_0 + ... + t_6 = ((t_0 + t_1) + (t_2 + t_3)) + ((t_4 + t_5) + t_6)                    (1)
 
-Rounding depends on that order alone. Whoever has some terms in a row can add up most of them before
-the others are known: of t_1 to t_5, say, t_2 + t_3 and t_4 + t_5.
+Rounding depends on that order alone. A process that has consecutive terms can add up most of them
+before the others are known: of t_1 to t_5, say, t_2 + t_3 and t_4 + t_5.
 """
 
 import copy
@@ -25,15 +25,16 @@ class Block(NamedTuple):
 
 
 class OrderedSum:
-    """Takes terms in order, from number `first` on; keeps about log2 as many sums. A term is a
-    dictionary of arrays, and is copied where it has to wait for its partner."""
+    """Adds up terms that arrive in order, from number `first` on; of n terms it keeps about
+    2 log2(n) sums at most. A term that has to wait for its partner is copied."""
 
     def __init__(self, first: int = 0) -> None:
         self.blocks: list[Block] = []
         self.next = first
 
     def add(self, term: Term, size: int = 1) -> None:
-        """Adds the sum of the next `size` terms, as from a block of somebody else's sum."""
+        """Adds the next term, or, with a `size`, the sum of so many, from a block of another
+        OrderedSum."""
         first, total, waits = self.next, term, True
         self.next += size
         while self.blocks:
@@ -45,7 +46,7 @@ class OrderedSum:
         self.blocks.append(Block(first, size, _copied(total) if waits else total))
 
     def total(self) -> Term:
-        """The sum of all terms, which began with number 0."""
+        """The sum of all terms, if `first` was 0."""
         *others, last = self.blocks
         total = last.total
         for block in reversed(others):

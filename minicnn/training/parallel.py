@@ -23,6 +23,7 @@ in order.
 
 import contextlib
 import functools
+import itertools
 import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator
@@ -75,12 +76,8 @@ class Alone:
         """The sum of all `count` terms, of which `own` has this process's share, on `device`."""
         return own.total()
 
-    def gathered(self, own: list[tuple[float, int]]) -> list[tuple[float, int]]:
-        """What all processes have, in order."""
-        return own
-
     def check_same(self, things: dict[str, Iterable[Array]]) -> None:
-        """Raises ValueError, in all processes, if they have not the same."""
+        """Raises ValueError, in all processes, if these are not the same in each."""
 
     def everybodys(self, own: Any) -> list:
         """What each process gives, in order."""
@@ -265,7 +262,8 @@ def loss_and_correct(
         images = range(len(data))
         chunks = [images[first : first + size] for first in images[::size]]
         own = map_([chunks[c] for c in ranks.share(len(chunks))])
-    losses, corrects = zip(*ranks.gathered([(float(a), int(b)) for a, b in own]))
+    every = ranks.everybodys([(float(a), int(b)) for a, b in own])
+    losses, corrects = zip(*itertools.chain(*every))
     return sum(losses), sum(corrects)  # (1)
 
 

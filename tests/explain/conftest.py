@@ -1,26 +1,6 @@
-"""A real browser, in which nothing may be asked of another host and no script may fail."""
-
-import os
+"""A page in a real browser, where nothing may be asked of another host and no script may fail."""
 
 import pytest
-
-BROWSER = os.environ.get("MINICNN_BROWSER", "/usr/bin/chromium")
-REQUIRED = bool(os.environ.get("MINICNN_REQUIRE_BROWSER"))  # as in CI: then nothing is skipped
-
-
-@pytest.fixture(scope="module")  # other tests count the processes that are left
-def browser():
-    if not REQUIRED:
-        pytest.importorskip("playwright", reason="needs the extra `browser`")
-        if not os.path.exists(BROWSER):
-            pytest.skip(f"needs a browser, and there is none at {BROWSER}; see MINICNN_BROWSER")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # --no-sandbox, since tests may run as root, which Chromium's sandbox does not allow
-        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture

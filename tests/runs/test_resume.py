@@ -771,6 +771,10 @@ def trained(losses, accuracy=0.8):
 def test_the_plateau_is_explained_while_it_lasts(losses, word, run, tmp_path, monkeypatch):
     line = baseline.plateau(LENET, trained(losses))
     assert (line is None) if word is None else re.match(word, line)
+    if line:
+        told = ("for hundreds of steps", "try --model lenet-relu")[len(losses) >= 3]
+        few = dataclasses.replace(trained(losses), images=1000)
+        assert told in baseline.plateau(LENET, few)
     for other in {"model": "lenet-relu"}, {"data": "digits"}:
         assert baseline.plateau(dataclasses.replace(LENET, **other), trained(losses)) is None
 

@@ -1,22 +1,22 @@
-"""Several ranks compute what one process does, bit for bit, and what befalls one of them ends all.
-
-With mpi4py and an mpiexec, as `pip install "minicnn[mpi]"` brings both.
-"""
+"""Several ranks compute what one process does, bit for bit; an error on one of them ends all."""
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mpiexec import LIMIT_SECONDS, find_mpiexec, needs_mpi
 
+from minicnn.runs import run_folder
+from minicnn.runs.resumable import train_run
+from minicnn.runs.stopping import Stopped
 from minicnn.training import mpi
 from minicnn.training.ordered import OrderedSum
 
 RANKS = Path(__file__).with_name("ranks.py")
-LIMIT_SECONDS = 120
 
 
 class Named:
@@ -65,23 +65,13 @@ def test_a_term_is_not_written_into():
     assert term["t"].tolist() == [1, 1, 1] and sums.total()["t"].tolist() == [5, 5, 5]
 
 
-def needs_mpi():
-    pytest.importorskip("mpi4py")
-    if find_mpiexec() is None:
-        pytest.skip("there is no mpiexec: pip install mpich")
-
-
-def find_mpiexec():
-    beside = str(Path(sys.executable).parent)
-    return shutil.which("mpiexec", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
-
-
-def run(ranks, *arguments, **more):
-    """What `ranks` processes print that do what ranks.py tells."""
+def run(ranks, *arguments):
+    """So many processes that run ranks.py."""
     command = [find_mpiexec(), "-n", str(ranks), sys.executable, str(RANKS), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_any_number_of_ranks_and_workers_gives_the_same_bits():
     """Batch statistics, dropped units, momentum and batches that do not divide are among it."""
@@ -133,6 +123,23 @@ def test_what_befalls_one_rank_ends_all(event, told):
     if event == "exception":
         assert "rank 1 of 3:" in process.stderr
     assert process.stderr.count("Traceback") <= 1, "told more than once"
+
+
+def test_a_signal_while_a_rank_saves_stops_all_after_the_next_step(
+    monkeypatch, new_net, small_digits, tmp_path
+):
+    """After this one only that rank, which alone has seen the signal, would stop."""
+    saved = []
+
+    def add_checkpoint(folder, checkpoint, keep):
+        saved.append(checkpoint.position.step)
+        if len(saved) == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(run_folder, "add_checkpoint", add_checkpoint)
+    with pytest.raises(Stopped, match="after 2 steps"):
+        train_run(new_net(), *small_digits, tmp_path / "run", save_every=1, progress=False)
+    assert saved == [1, 2]
 
 
 def test_without_mpi4py_one_sentence_says_what_to_install():
