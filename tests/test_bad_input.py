@@ -1008,13 +1008,19 @@ door(
     "DataSpec.load",
     datasets.DataSpec("digits").load,
     {"folder": None, "progress": False},
-    {"folder": [("x", "digits is not looked for")], "progress": FLAGS},
+    {"folder": [("x", "digits needs no folder: leave out x")], "progress": FLAGS},
 )
 door(
     "load",
     minicnn.load,
-    {"run": "run"},
-    {"run": [*PATHS, (None, NO_PATH), ("c", "is not the folder")]},
+    {"run": "run", "model": None},
+    {
+        "run": [*PATHS, (None, NO_PATH), ("c", "is not the folder")],
+        "model": [
+            *((value, "model must be the new place of the file") for value in (3, "lenet", b"a:b")),
+            ("net.py:build", "the run keeps its network and needs no file: leave out model"),
+        ],
+    },
 )
 no_metadata = [(value, "metadata must be a dictionary") for value in (0, "a", [1], BYTES)]
 no_metadata += [({"sha256": "x"}, "without the reserved key sha256")]

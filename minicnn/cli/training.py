@@ -49,7 +49,7 @@ def train(args: argparse.Namespace) -> int:
     if args.started_from is not None:
         if args.model is not None:
             raise ValueError("--from uses the network of the run: leave out --model")
-        _, begun = ranks.first_s(lambda: run_folder.open_run(args.started_from))
+        _, begun = ranks.from_first(lambda: run_folder.open_run(args.started_from))
         if args.data is not None and begun.spec is not None:  # of other files only the form stays
             form = {"test_share": None, "skip_bad": False, "seed": args.seed or 0}
             begun = dataclasses.replace(begun, spec=dataclasses.replace(begun.spec, **form))
@@ -59,7 +59,7 @@ def train(args: argparse.Namespace) -> int:
         net = new_network(name, settings.seed, train_set).to(device)
     else:
         source = args.started_from
-        net, _, is_new = ranks.first_s(lambda: start_from(source, train_set, settings.seed))
+        net, _, is_new = ranks.from_first(lambda: start_from(source, train_set, settings.seed))
         net = net.to(device)
         last = f"; the last layer is new, for {len(train_set.classes)} classes" if is_new else ""
         print(f"starting from the last weights in {source}{last}")
@@ -67,7 +67,7 @@ def train(args: argparse.Namespace) -> int:
     frozen_names(net, settings.freeze)
     spec = asked(args, begun.spec if begun else None) or DataSpec(train_set.name)
     origin = networks.origin(net, train_set, name, spec)
-    folder = ranks.first_s(lambda: run_folder.new_run(args.out, origin))
+    folder = ranks.from_first(lambda: run_folder.new_run(args.out, origin))
     run = functools.partial(
         resumable.train_run,
         net,
@@ -128,7 +128,7 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
         raise ValueError("--resume uses the settings of the run: leave out --recipe")
     if args.out is not None:
         raise ValueError("--resume writes to the folder of the run: leave out --out")
-    checkpoint = world().first_s(lambda: run_folder.last_checkpoint(folder))
+    checkpoint = world().from_first(lambda: run_folder.last_checkpoint(folder))
     origin, history = checkpoint.origin, checkpoint.position.history
     if origin.source_sha256:
         origin = networks.moved(origin, args.model)
@@ -278,7 +278,7 @@ def own_device(name: str) -> str:
 
 def _slowest(own: float, ranks: Alone) -> float:
     """The most seconds of any rank, whom all wait for; tells if it is far behind."""
-    every = ranks.everybodys(own)
+    every = ranks.gathered(own)
     slowest, usual = max(every), float(np.median(every))
     if slowest > SLOW * usual:
         complain(
@@ -294,7 +294,7 @@ def _tell_differences(net: Layer, ranks: Alone) -> None:
         blas["architecture"] for blas in threadpoolctl.threadpool_info() if "architecture" in blas
     }
     own = versions() | {"BLAS kernels": ", ".join(sorted(kernels)), "device": net.device}
-    first, *others = ranks.everybodys(own)
+    first, *others = ranks.gathered(own)
     for rank, other in enumerate(others, 1):
         for name in first:
             if other[name] != first[name]:

@@ -107,7 +107,7 @@ def resume_run(
     settings or data differ from the run's, and warns if versions differ.
     """
     if checkpoint is None:
-        checkpoint = world().first_s(lambda: run_folder.last_checkpoint(folder))
+        checkpoint = world().from_first(lambda: run_folder.last_checkpoint(folder))
     require(isinstance(checkpoint, Checkpoint), "checkpoint must be a Checkpoint", checkpoint)
     settings = checkpoint.settings if settings is None else settings
     run = _Run(net, train, test, settings, workers, save_every, keep, progress, on_start, on_epoch)
@@ -171,7 +171,7 @@ class _Run:
 
         def has_stopped() -> bool:
             """Whether a signal has reached a rank; all ranks then stop after the same step."""
-            if number := max(ranks.everybodys(stop.number or 0)):
+            if number := max(ranks.gathered(stop.number or 0)):
                 stop.number = number
             return number > 0
 

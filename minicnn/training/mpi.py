@@ -124,10 +124,10 @@ class Ranks(Alone):
                     "same files, seed and settings"
                 )
 
-    def everybodys(self, own: Any) -> list:
+    def gathered(self, own: Any) -> list:
         return self.comm.allgather(own)
 
-    def first_s(self, function: Callable[[], Any]) -> Any:
+    def from_first(self, function: Callable[[], Any]) -> Any:
         return self.comm.bcast(function() if self.rank == 0 else None)
 
     def end(self, text: str, status: int) -> None:

@@ -79,11 +79,11 @@ class Alone:
     def check_same(self, things: dict[str, Iterable[Array]]) -> None:
         """Raises ValueError, in all processes, if these are not the same in each."""
 
-    def everybodys(self, own: Any) -> list:
+    def gathered(self, own: Any) -> list:
         """What each process gives, in order."""
         return [own]
 
-    def first_s(self, function: Callable[[], Any]) -> Any:
+    def from_first(self, function: Callable[[], Any]) -> Any:
         """What `function` returns in the first process, which alone calls it."""
         return function()
 
@@ -262,7 +262,7 @@ def loss_and_correct(
         images = range(len(data))
         chunks = [images[first : first + size] for first in images[::size]]
         own = map_([chunks[c] for c in ranks.share(len(chunks))])
-    every = ranks.everybodys([(float(a), int(b)) for a, b in own])
+    every = ranks.gathered([(float(a), int(b)) for a, b in own])
     losses, corrects = zip(*itertools.chain(*every))
     return sum(losses), sum(corrects)  # (1)
 
