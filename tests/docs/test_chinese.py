@@ -17,7 +17,7 @@ HAN = "[\u4e00-\u9fff]"
 HABITS = {
     rf"{HAN}\n *{HAN}": "a new line within a paragraph, which shows as a space",
     rf"{HAN} [A-Za-z0-9`]|[A-Za-z0-9`] {HAN}": "a space between Chinese and Latin",
-    rf"{HAN}[,;:?!]|{HAN}\((?![a-zA-Z0-9-])|{HAN}\.(?![\w.])": "punctuation of half width after Chinese",
+    rf"{HAN}[,;:?!]|{HAN}\((?![a-zA-Z0-9-])|{HAN}\.(?![\w.])": "punctuation of half width",
 }
 TERMS = {
     "卷积内核": "卷积核",
