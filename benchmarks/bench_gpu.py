@@ -1,24 +1,36 @@
 """LeNet, a wide network and their layers on a GPU, compared with PyTorch there, with minicnn on the
-CPU, and with what the GPU's own bandwidth and arithmetic allow.
+CPU, and with what the GPU's own bandwidth and arithmetic allow; steps also as CUDA graphs.
 
 python benchmarks/bench_gpu.py
+python benchmarks/bench_gpu.py --all                        tests, capture, this, ten epochs
 python benchmarks/bench_gpu.py --quick --device cpu         does it run? without a GPU
 python benchmarks/bench_gpu.py --from benchmarks/results/networks_gpu.json
 """
 
 import argparse
 import math
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import bench_layers
 import harness
+import numpy as np
 from harness import MB, Skipped, find, markdown, ratio, spread
 from matplotlib.figure import Figure
 
 import minicnn
 from minicnn import AvgPool2D, Flatten, Sequential
+from minicnn.backend import DeviceError, choose_device, to_device
 from minicnn.layers import Layer
+from minicnn.optimizers import cosine
+from minicnn.training import capture
 
 BATCHES = (256, 1024, 4096, 16384)
 LARGEST_LAYER_BATCH = 4096  # a contestant keeps the arrays of all layers on the device
@@ -30,6 +42,16 @@ WIDE = (
     "Conv2D(64, 128, 3, padding=1), ReLU(), MaxPool2D(2), Flatten(), Linear(2048, 10))"
 )
 NETWORKS = {"LeNet": (repr(minicnn.lenet()), (1, 28, 28)), "wide": (WIDE, (3, 32, 32))}
+GRAPHS = {"minicnn": "minicnn.captured", "torch": "torch.graph"}  # their steps as CUDA graphs
+CACHES = {  # start-ups: the environment of each, in this order, with a cache of its own or not
+    "kernels compiled": ("first", {"CUPY_NVRTC_USE_PCH": "0"}),
+    "kernels compiled, precompiled headers": ("second", {"CUPY_NVRTC_USE_PCH": "1"}),
+    "kernels cached": ("first", {}),
+}
+CHECKED = (
+    *("tests/layers/test_layers.py", "tests/test_devices.py", "tests/test_backend.py"),
+    "tests/training/test_capture.py",
+)
 COLUMNS = ("contestant", "µs", "µs by events", "minicnn / it", "floor, µs", "µs / floor")
 NOTE = """
 All in float32, without TF32. A step of training is forward, loss, backward and SGD with momentum;
@@ -40,6 +62,8 @@ minicnn on the device against this contestant's, by the wall clock. Those on one
 and the ratio is taken round by round; minicnn on the CPU comes after them, since a GPU that waits
 for it would slow down. It goes through a layer's batch in chunks, the same one each time. "peak MB"
 is what the framework held of the GPU's memory, and on the CPU what the process and its workers did.
+minicnn.captured is the step of fit(capture=True), torch.graph a CUDA graph of PyTorch's step;
+"nodes" are the operations in these graphs.
 
 The floor is the larger of bytes / bandwidth and operations / rate, both measured in this run.
 
@@ -137,6 +161,8 @@ def race(args: argparse.Namespace, what: str, work: dict, tasks: int = 1) -> lis
     print(what, file=sys.stderr)
     work = work | {"cores": harness.cores()}
     frameworks = [name for name in args.frameworks if name != "torch.compile"]
+    if args.device == "gpu" and work["work"] == "train":
+        frameworks += [GRAPHS[name] for name in frameworks]
     races = [[work | {"framework": name, "device": args.device} for name in frameworks]]
     if args.device == "gpu" and "minicnn" in frameworks:
         races.append([work | {"framework": "minicnn", "device": "cpu"}])
@@ -178,7 +204,83 @@ def measure(args: argparse.Namespace) -> list[dict]:
     for batch in batches:
         if batch <= LARGEST_LAYER_BATCH:
             records += layer_records(args, batch)
+    return records + (start_ups(batches[0]) if args.device == "gpu" else [])
+
+
+def start_ups(batch: int) -> list[dict]:
+    """The seconds from the start of a process to the end of its first step of LeNet, for each of
+    CACHES."""
+    text, image = NETWORKS["LeNet"]
+    work = {"framework": "minicnn", "device": "gpu", "cores": harness.cores(), "batch": batch}
+    work |= {"net": text, "image": image, "work": "train"}
+    records = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (cache, variables) in CACHES.items():
+            own = {"CUPY_CACHE_DIR": str(Path(folder, cache))} | variables
+            print(f"start-up, {name}", file=sys.stderr)
+            record = work | {"work": "start", "caches": name}
+            try:
+                with harness.Contestant(work | {"environment": own}) as contestant:
+                    record["first_step_seconds"] = contestant.first_step_seconds
+            except Skipped as reason:
+                record["skipped"] = str(reason)
+            records.append(record)
     return records
+
+
+def capture_check(net: str, steps: int = 50) -> tuple[bool, str]:
+    """(whether it holds, a sentence) about captured steps, which must give the weights of the same
+    steps taken one by one."""
+    train_set = minicnn.digits()[0][: 256 * steps]
+    weights = []
+    for eager in (capture.EAGER_STEPS, sys.maxsize):  # the second never records
+        with mock.patch.object(capture, "EAGER_STEPS", eager):
+            own = eval(net, vars(minicnn) | {"rng": np.random.default_rng(0)}).to("gpu")
+            optimizer = minicnn.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
+            options = {"optimizer": optimizer, "schedule": cosine, "progress": False}
+            minicnn.fit(own, train_set, epochs=2, capture=True, **options)
+            weights.append([to_device(array, "cpu") for array in own.arrays.values()])
+    furthest = max(float(abs(a - b).max()) for a, b in zip(*weights))
+    return furthest == 0, f"captured and eager weights of {net} differ by up to {furthest:g}"
+
+
+def all_of_it(args: argparse.Namespace, benchmark: Callable[[], None]) -> int:
+    """Tests, capture check, benchmark and ten epochs, each with its seconds; how many failed."""
+
+    def started(*command: str) -> bool:
+        return (
+            subprocess.run([sys.executable, "-m", *command], cwd=harness.HERE.parent).returncode
+            == 0
+        )
+
+    def checks() -> bool:
+        found = [capture_check(f"{name}(rng)") for name in ("lenet", "lenet_relu")]
+        print(*(sentence for _, sentence in found), sep="\n")
+        return all(holds for holds, _ in found)
+
+    def epochs() -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            command = f"minicnn train --device {args.device} --capture --out {folder}/run"
+            return started(*command.split())
+
+    parts = {
+        "tests on devices": lambda: started("pytest", "-q", *CHECKED),
+        "captured steps": checks,
+        "benchmark": lambda: benchmark() is None,
+        "ten epochs": epochs,
+    }
+    failed = 0
+    for name, part in parts.items():
+        start = time.perf_counter()
+        try:
+            holds = part()
+        except Exception as error:  # the other parts are worth having
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            holds = False
+        failed += not holds
+        verdict = "done" if holds else "FAILED"
+        print(f"== {name}: {verdict} after {time.perf_counter() - start:.0f} s", flush=True)
+    return failed
 
 
 def layer_records(args: argparse.Namespace, batch: int) -> list[dict]:
@@ -233,6 +335,7 @@ def table(results: dict) -> str:
             *common_cells(record, results),
             f"{spread(record['rates']).median:,.0f}",
             record["peak_bytes"] and f"{record['peak_bytes'] / MB:,.0f}",
+            record.get("nodes"),
         )
         for record in measured(results, "train", "infer")
     ]
@@ -251,11 +354,18 @@ def table(results: dict) -> str:
         reached = f"{found.bandwidth / 1e9:,.1f} GB/s, {found.rate / 1e9:,.1f} GFLOP/s"
     return (
         f"The {harness.measured_on(results).upper()}: {reached}.\n\n## Networks\n\n"
-        + markdown(("network", "work", "batch", *COLUMNS, "images/s", "peak MB"), networks)
+        + markdown(("network", "work", "batch", *COLUMNS, "images/s", "peak MB", "nodes"), networks)
         + "\n## Layers\n\n"
         + markdown(("x", "layer", "pass", *COLUMNS), layers)
+        + starts_table(results)
         + NOTE
     )
+
+
+def starts_table(results: dict) -> str:
+    starts = [r for r in results["records"] if r["work"] == "start" and "skipped" not in r]
+    rows = [(r["caches"], f"{r['first_step_seconds']:.1f}") for r in starts]
+    return "\n## Start to first step\n\n" + markdown(("kernels", "s"), rows) if rows else ""
 
 
 def figure(results: dict) -> Figure:
@@ -285,7 +395,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = harness.command_line(__doc__, rounds=9, seconds=0.1, device="gpu")
     add, told = parser.add_argument, " ".join(map(str, BATCHES))
     add("--batches", nargs="+", type=int, default=BATCHES, metavar="N", help=f"default: {told}")
-    harness.main("networks", measure, table, figure, parser.parse_args(arguments))
+    add("--all", action="store_true", help="also tests, check of captured steps and ten epochs")
+    args = parser.parse_args(arguments)
+    benchmark = partial(harness.main, "networks", measure, table, figure, args)
+    if not args.all:
+        benchmark()
+        return
+    try:
+        args.device = choose_device("gpu")
+    except DeviceError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    args.batches = args.batches[:2]
+    sys.exit(all_of_it(args, benchmark))
 
 
 if __name__ == "__main__":

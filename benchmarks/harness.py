@@ -57,7 +57,9 @@ class Contestant:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | dict.fromkeys(threads, str(settings["cores"])),
+            env=os.environ
+            | dict.fromkeys(threads, str(settings["cores"]))
+            | settings.get("environment", {}),
         )
         try:
             self.first = self._answer()
@@ -143,6 +145,8 @@ def race(contestants: Iterable[dict], rounds: int, seconds: float, tasks: int = 
                 if "device_seconds" in own[-1]:
                     record["device_rates"] = _rates(own, "device_seconds")
                     record["peak_bytes"] = own[-1]["device_bytes"]
+                    if "nodes" in own[-1]:
+                        record["nodes"] = own[-1]["nodes"]
                 else:
                     record["peak_bytes"] = contestant.peak_bytes()
                 records.append(record)

@@ -23,6 +23,7 @@ from typing import Any
 IMAGES = 8192  # in memory, to take batches from; more if a batch is larger
 CLASSES = 10
 LR, MOMENTUM = 0.01, 0.9
+EPOCH = 234  # steps of a captured epoch, as of Fashion-MNIST in batches of 256
 
 
 @dataclass
@@ -51,6 +52,78 @@ def minicnn_train(settings: dict) -> Iterator[list[Task]]:
             optimizer.step(net.params, grads)
 
         yield [Task(step, batch)]
+
+
+@contextlib.contextmanager
+def minicnn_captured_train(settings: dict) -> Iterator[list[Task]]:
+    """The same, captured: minicnn.fit(capture=True), in epochs of EPOCH steps."""
+    import numpy as np
+
+    from minicnn import SGD
+    from minicnn.backend import to_device
+    from minicnn.training.capture import EAGER_STEPS, CapturedStep
+    from minicnn.training.parallel import batch_gradients
+
+    net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
+    rng = np.random.default_rng(0)
+    with batch_gradients(net, data, batch, settings["cores"]) as gradients:
+        captured = CapturedStep(net, SGD(LR, MOMENTUM), gradients, set(), batch)
+
+        def steps() -> Iterator[None]:
+            while True:
+                order = [*to_device(rng.integers(len(data), size=(EPOCH, batch)), "gpu")]
+                with captured.epoch(order, [LR] * EPOCH, 0):
+                    for number, index in enumerate(order):
+                        captured.gradients(index, (number,))
+                        yield
+
+        def after() -> dict:
+            pools = captured.xp.get_default_memory_pool(), captured.pool
+            held = sum(pool.total_bytes() for pool in pools)
+            return _nodes(captured.graph, "graph") | {"device_bytes": held}
+
+        taken = steps()
+        for _ in range(EAGER_STEPS + 1):  # if it cannot be captured, the others still take part
+            next(taken)
+        yield [Task(lambda: next(taken), batch, after)]
+        taken.close()
+
+
+@contextlib.contextmanager
+def torch_graph_train(settings: dict) -> Iterator[list[Task]]:
+    """PyTorch's step as its own CUDA graph; batches are copied to where it reads them."""
+    import torch
+
+    net, (images, classes) = _torch_net(settings), _torch_data(settings)
+    optimizer = torch.optim.SGD(net.parameters(), LR, MOMENTUM)
+    parts = _slices(settings["batch"])
+    part = next(parts)
+    x, labels = images[part].clone(), classes[part].clone()
+
+    def work() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # as PyTorch's documentation asks
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph(keep_graph=True)
+    with torch.cuda.graph(graph):
+        work()
+    nodes = _nodes(graph, "raw_cuda_graph")
+    graph.instantiate()
+
+    def step() -> None:
+        part = next(parts)
+        x.copy_(images[part])
+        labels.copy_(classes[part])
+        graph.replay()
+
+    yield [Task(step, settings["batch"], lambda: nodes)]
 
 
 @contextlib.contextmanager
@@ -274,6 +347,16 @@ def torch_epochs(settings: dict) -> Iterator[list[Task]]:
     yield [Task(step, len(train) / settings["parts"], after)]
 
 
+def _nodes(graph: Any, address: str) -> dict:
+    """{"nodes": how many operations the graph has}; without, if the driver does not tell."""
+    import ctypes
+
+    where, count = getattr(graph, address), ctypes.c_size_t()
+    pointer = ctypes.c_void_p(where() if callable(where) else where)
+    status = ctypes.CDLL("libcuda.so.1").cuGraphGetNodes(pointer, None, ctypes.byref(count))
+    return {} if status else {"nodes": count.value}
+
+
 def _device(settings: dict) -> str:
     return settings.get("device", "cpu")
 
@@ -418,7 +501,7 @@ def _serve(settings: dict) -> None:
     try:
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["cores"]])
-        framework = settings["framework"].removesuffix(".compile")
+        framework, _, variant = settings["framework"].partition(".")
         timed = _timed
         if _device(settings) == "gpu":
             timed = functools.partial(_timed_on_gpu, framework=framework)
@@ -430,7 +513,9 @@ def _serve(settings: dict) -> None:
             if _device(settings) == "gpu":  # full float32, which is CuPy's default
                 torch.backends.cudnn.allow_tf32 = False
                 torch.backends.cuda.matmul.allow_tf32 = False
-        with globals()[f"{framework}_{settings['work']}"](settings) as tasks:
+        work = f"{framework}_{variant}_{settings['work']}"  # a variant may have its own, or not
+        work = work if work in globals() else f"{framework}_{settings['work']}"
+        with globals()[work](settings) as tasks:
             for line in itertools.chain(["0 1"], sys.stdin):
                 i, steps = map(int, line.split())
                 answer = timed(tasks[i], steps) | {"amount": steps * tasks[i].amount}

@@ -27,14 +27,14 @@ import numpy as np
 
 from minicnn.arguments import fraction, integer, positive, require
 from minicnn.backend import Array, array_module
-from minicnn.optimizers import Optimizer
+from minicnn.optimizers import Numbers, Optimizer
 
 
 class Adam(Optimizer):
     """Steps of about `lr` for each entry.
 
     betas are two numbers in [0, 1), eps > 0; Optimizer explains the other arguments. `mean` and
-    `mean_square` map names of parameters to m and v; `steps` counts the steps taken.
+    `mean_square` map names of parameters to m and v, and keep these arrays.
     """
 
     kept = ("mean", "mean_square")
@@ -56,7 +56,6 @@ class Adam(Optimizer):
         self.eps = positive("eps", eps)
         self.mean: dict[str, Array] = {}
         self.mean_square: dict[str, Array] = {}
-        self.steps = 0
 
     @property
     def state(self) -> dict[str, Array]:
@@ -74,20 +73,23 @@ class Adam(Optimizer):
         super().load_state({name: array for name, array in state.items() if name != "step"})
         self.steps = steps
 
-    def step(self, params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
-        super().step(params, grads)
-        self.steps += 1
+    def _numbers(self, ahead: int = 0) -> Numbers:
+        k = self.steps + ahead + 1
+        return [self.lr, *(1 - beta**k for beta in self.betas)]
 
-    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
-        (beta1, beta2), k = self.betas, self.steps + 1
-        m, v = self.mean.get(name, 0.0), self.mean_square.get(name, 0.0)
+    def _update(self, name: str, w: Array, g: Array, decay: float, numbers: Numbers) -> None:
+        xp, (beta1, beta2), (lr, sum1, sum2) = array_module(w), self.betas, numbers
+        m = self.mean.setdefault(name, xp.zeros_like(w))
+        v = self.mean_square.setdefault(name, xp.zeros_like(w))
         if decay:
             g = g + decay * w  # (1)
-        m = self.mean[name] = beta1 * m + (1 - beta1) * g  # (2)
-        v = self.mean_square[name] = beta2 * v + (1 - beta2) * g * g  # (3)
-        m_hat = m / (1 - beta1**k)  # (4)
-        v_hat = v / (1 - beta2**k)  # (5)
-        w -= self.lr * m_hat / (array_module(v).sqrt(v_hat) + self.eps)  # (6)
+        m *= beta1
+        m += (1 - beta1) * g  # (2)
+        v *= beta2
+        v += (1 - beta2) * g * g  # (3)
+        m_hat = m / sum1  # (4)
+        v_hat = v / sum2  # (5)
+        w -= lr * m_hat / (xp.sqrt(v_hat) + self.eps)  # (6)
 
 
 class AdamW(Adam):
@@ -107,7 +109,7 @@ class AdamW(Adam):
             *(lr, betas, eps, weight_decay), decay_biases=decay_biases, clip_norm=clip_norm
         )
 
-    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
+    def _update(self, name: str, w: Array, g: Array, decay: float, numbers: Numbers) -> None:
         if decay:
-            w -= self.lr * decay * w  # (7)
-        super()._update(name, w, g, decay=0.0)
+            w -= numbers[0] * (decay * w)  # (7)
+        super()._update(name, w, g, 0.0, numbers)

@@ -1,6 +1,8 @@
 """Where arrays live: NumPy on the host, CuPy on a GPU. The only file that imports CuPy."""
 
 import functools
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +13,10 @@ from minicnn.cuda import DeviceError as DeviceError
 
 Array = np.ndarray
 """What layers take and return: a `numpy.ndarray` or, on a GPU, a `cupy.ndarray`."""
+
+
+multiplier: ContextVar[Callable | None] = ContextVar("multiplier", default=None)
+"""What multiplies matrices in this thread; None for the arrays' own module."""
 
 
 def array_module(x: Array) -> ModuleType:
@@ -55,7 +61,7 @@ def matmul(a: Array, b: Array, out: Array | None = None) -> Array:
     multiplied as a matrix, because in stacks CuPy copies what is transposed."""
     if a.ndim == b.ndim == 3 and len(a) == len(b) == 1:
         return matmul(a[0], b[0], None if out is None else out[0])[None]
-    return array_module(a).matmul(a, b, out=out)
+    return (multiplier.get() or array_module(a).matmul)(a, b, out=out)
 
 
 def along_memory(function: Any, x: Array, *others: Array) -> Any:

@@ -31,7 +31,7 @@ for the cosine; P. Goyal et al., "Accurate, large minibatch SGD", 2017, section 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from minicnn.arguments import finite, flag, fraction, positive, require, share
 from minicnn.backend import Array, array_module
@@ -39,12 +39,16 @@ from minicnn.checks import check_device, check_float
 
 Schedule = Callable[[float], float]
 
+Numbers = Sequence[float | Array]
+"""What differs between the steps of an optimizer beside the gradients, such as the learning rate:
+Python's numbers or, in a step recorded for a GPU, arrays without axes there."""
+
 
 class Optimizer:
     """What all optimizers share: checks, weight decay, clipping, and the state.
 
     A subclass lists in `kept` its attributes that map names of parameters to arrays, and updates
-    one parameter in `_update`.
+    one parameter in `_update`. `steps` counts the steps taken.
 
     `state` is what its steps leave for later ones: a dictionary of named arrays, which `load_state`
     takes back. Checkpoints store it unchanged.
@@ -65,6 +69,7 @@ class Optimizer:
         self.weight_decay = float(weight_decay)
         self.decay_biases = flag("decay_biases", decay_biases)
         self.clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
+        self.steps = 0
 
     @property
     def state(self) -> dict[str, Array]:
@@ -93,14 +98,24 @@ class Optimizer:
         """Updates every array of `params` in place. Raises ValueError, and changes nothing, unless
         all are floats on one device, and `grads` and the parameters of earlier steps have the
         names and shapes of `params`."""
+        self._step(params, grads, self._numbers())
+
+    def _step(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], numbers: Numbers
+    ) -> None:
         self._check(params, grads)
         if self.clip_norm is not None and grads:
             grads = _clipped(grads, self.clip_norm)
         for name, w in params.items():
             decays = self.decay_biases or w.ndim > 1
-            self._update(name, w, grads[name], self.weight_decay if decays else 0.0)
+            self._update(name, w, grads[name], self.weight_decay if decays else 0.0, numbers)
+        self.steps += 1
 
-    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
+    def _numbers(self, ahead: int = 0) -> Numbers:
+        """Those of the step after `ahead` others: the learning rate, and what a subclass adds."""
+        return [self.lr]
+
+    def _update(self, name: str, w: Array, g: Array, decay: float, numbers: Numbers) -> None:
         """Updates w in place, and leaves g unchanged."""
         raise NotImplementedError
 
@@ -132,9 +147,7 @@ class SGD(Optimizer):
     """Steps of size `lr` against the gradient.
 
     momentum is in [0, 1), `nesterov` needs momentum; Optimizer explains the other arguments.
-    `velocity` maps names of parameters to v, from the first step on, and keeps these arrays. `lr`
-    may be set to an array without axes on the parameters' device and in their dtype, which a step
-    then reads there.
+    `velocity` maps names of parameters to v, from the first step on, and keeps these arrays.
     """
 
     kept = ("velocity",)
@@ -156,7 +169,8 @@ class SGD(Optimizer):
             raise ValueError("nesterov needs momentum > 0, got 0")
         self.velocity: dict[str, Array] = {}
 
-    def _update(self, name: str, w: Array, g: Array, decay: float) -> None:
+    def _update(self, name: str, w: Array, g: Array, decay: float, numbers: Numbers) -> None:
+        (lr,) = numbers
         if decay:
             g = g + decay * w  # (1)
         if self.momentum:
@@ -167,7 +181,7 @@ class SGD(Optimizer):
                 self.velocity[name] = g.copy()  # (2)
             v = self.velocity[name]
             g = g + self.momentum * v if self.nesterov else v  # (3)
-        w -= self.lr * g  # (4)
+        w -= lr * g  # (4)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:

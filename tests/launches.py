@@ -31,7 +31,7 @@ def launches():
         return launch
 
     operators = {f"__{side}{name}__" for name in strict_cupy.OPERATORS for side in ("", "i", "r")}
-    methods = {*operators, *strict_cupy.METHODS, "__getitem__", "__setitem__"}
+    methods = {*operators, *strict_cupy.METHODS, "__getitem__", "__setitem__", "__matmul__"}
     with contextlib.ExitStack() as stack:
         for owner, names in ((cupy, set(vars(cupy))), (ndarray, methods)):
             for name in sorted(names & set(vars(owner))):
@@ -46,7 +46,7 @@ def _launches(name, args, options, result):
         return 0
     if name in MAYBE_COPIES.split():
         return not np.may_share_memory(result._memory, args[0]._memory)
-    if name == "matmul":
+    if name in ("matmul", "__matmul__"):
         matrices = [*args, *([options["out"]] if options.get("out") is not None else [])]
         return 1 + sum(not _is_taken_as_it_lies(matrix._memory) for matrix in matrices)
     return 1

@@ -24,9 +24,9 @@ from minicnn.gradcheck import museum
 class AdamNotCorrected(Adam):
     """m and v are taken as they are, so the first steps are too large."""
 
-    def _update(self, name, w, g, decay):
+    def _update(self, name, w, g, decay, numbers):
         before = w.copy()
-        super()._update(name, w, g, decay)
+        super()._update(name, w, g, decay, numbers)
         w[...] = before
         m, v = self.mean[name], self.mean_square[name]
         w -= self.lr * m / (np.sqrt(v) + self.eps)
@@ -35,10 +35,10 @@ class AdamNotCorrected(Adam):
 class AdamEpsInRoot(Adam):
     """eps is added to the mean square, and so counts as its root."""
 
-    def _update(self, name, w, g, decay):
+    def _update(self, name, w, g, decay, numbers):
         (beta1, beta2), t = self.betas, self.steps + 1
         before = w.copy()
-        super()._update(name, w, g, decay)
+        super()._update(name, w, g, decay, numbers)
         w[...] = before
         m_hat, v_hat = self.mean[name] / (1 - beta1**t), self.mean_square[name] / (1 - beta2**t)
         w -= self.lr * m_hat / np.sqrt(v_hat + self.eps)

@@ -685,7 +685,8 @@ for load in (minicnn.mnist, minicnn.fashion_mnist):
 
 training = {"epochs": 1, "batch_size": 3, "seed": 0, "workers": 1, "progress": False}
 training |= {"loss": minicnn.softmax_cross_entropy}
-training |= {"freeze": ()}
+training |= {"freeze": (), "capture": False}
+NO_CAPTURE = [*FLAGS, (True, "steps cannot be captured, because it needs a network on a GPU")]
 training |= {"optimizer": None, "schedule": optimizers.cosine, "on_epoch": None, "on_step": None}
 NO_NETS = [(net, "net must be a layer, such as lenet") for net in (None, Linear, "lenet", [NET])]
 wrong_data = [
@@ -707,6 +708,7 @@ door(
         "seed": INTEGERS,
         "workers": INTEGERS[1:],
         "progress": FLAGS,
+        "capture": NO_CAPTURE,
         "optimizer": [
             (value, "optimizer must be an optimizer") for value in (0.1, "SGD", SGD, [], BYTES)
         ],
@@ -818,7 +820,7 @@ running = {
     "settings": Settings(epochs=1),
 }
 running |= {"workers": 1, "save_every": None, "keep": 2, "progress": False, "on_start": None}
-running |= {"on_epoch": None}
+running |= {"on_epoch": None, "capture": False}
 wrong_run = {
     "net": NO_NETS + wrong_nets,
     "train": [*wrong_data, (None, "must be a Dataset")],
@@ -828,6 +830,7 @@ wrong_run = {
     **{name: positive[1:] for name in ("workers", "save_every")},
     "keep": positive,
     "progress": FLAGS,
+    "capture": NO_CAPTURE,
     **{name: FUNCTIONS for name in ("on_start", "on_epoch")},
 }
 door(

@@ -1,6 +1,7 @@
 """The benchmarks start, and the arithmetic of their report is right; no time is asserted."""
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -11,9 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import strict_cublas
 import strict_cupy
 from mpiexec import needs_mpi
 
+import minicnn
 from minicnn import (
     AvgPool2D,
     Conv2D,
@@ -76,7 +79,11 @@ def test_starts_and_draws_its_results_again(script, tmp_path, capsys, name, stem
 
 @pytest.mark.parametrize(
     "name, options",
-    [("gpu", []), *((name, ["--device", "gpu"]) for name in ("lenet", "scaling", "accuracy"))],
+    [
+        ("gpu", []),
+        ("gpu", ["--all"]),
+        *((name, ["--device", "gpu"]) for name in ("lenet", "scaling", "accuracy")),
+    ],
 )
 def test_without_a_gpu_one_sentence_says_why(tmp_path, name, options):
     (tmp_path / "cupy.py").write_text("raise ImportError('not on this machine')")
@@ -332,6 +339,111 @@ def test_a_step_on_a_gpu_is_in_one_piece_and_waits_for_nothing(script, double, w
             uploads = 1 if work == "train" else 0  # which images
             assert vars(double.counts) == before | {"uploads": before["uploads"] + uploads}
     assert [task.amount for task in tasks] == ([3, 3] if work == "layers" else [70])
+
+
+def test_a_captured_step_is_one_launch_and_its_pool_counts(script, double, monkeypatch):
+    library, launched = strict_cublas.library(), []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    launch = strict_cupy.Graph.launch
+    monkeypatch.setattr(
+        strict_cupy.Graph, "launch", lambda *args: (launched.append(1), launch(*args))
+    )
+    pool = SimpleNamespace(total_bytes=lambda: 1)
+    monkeypatch.setattr(double.cupy, "get_default_memory_pool", lambda: pool, raising=False)
+    monkeypatch.setattr(strict_cupy.MemoryPool, "total_bytes", lambda self: 2, raising=False)
+    workloads = script("workloads")
+    monkeypatch.setattr(workloads, "EPOCH", 4)
+    monkeypatch.setattr(workloads, "_nodes", lambda graph, address: {"nodes": len(graph.nodes)})
+    net = "Sequential(Conv2D(1, 1, 3), Flatten(), Linear(4, 10))"
+    settings = {"device": "gpu", "cores": 1, "batch": 8, "image": (1, 4, 4), "net": net}
+    with workloads.minicnn_captured_train(settings) as (task,):
+        assert len(launched) == 1  # the third step
+        for _ in range(6):  # into another epoch
+            task.step()
+        assert len(launched) == 7
+        after = task.after()
+    assert after["device_bytes"] == 3 and 20 < after["nodes"] < 100
+    assert double.cupy.cuda.get_current_stream() is double.cupy.cuda.Stream.null
+
+
+def test_the_nodes_of_a_graph_are_asked_of_the_driver(script, monkeypatch):
+    def count(pointer, nodes, count):
+        count._obj.value = 7
+        return 0 if pointer.value == 1 << 40 else 1
+
+    library = SimpleNamespace(cuGraphGetNodes=count)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    nodes = script("workloads")._nodes
+    assert nodes(SimpleNamespace(graph=1 << 40), "graph") == {"nodes": 7}
+    assert nodes(SimpleNamespace(raw_cuda_graph=lambda: 1 << 40), "raw_cuda_graph") == {"nodes": 7}
+    assert nodes(SimpleNamespace(graph=1), "graph") == {}
+
+
+def test_captured_steps_are_compared_with_eager_ones(script, double, monkeypatch, small_digits):
+    library, bench_gpu = strict_cublas.library(), script("bench_gpu")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(minicnn, "digits", lambda: (small_digits[0][:1024], None))
+    net = "Sequential(AvgPool2D(14), Flatten(), Linear(4, 10, rng=rng))"
+    holds, sentence = bench_gpu.capture_check(net)
+    assert holds and sentence == f"captured and eager weights of {net} differ by up to 0"
+    launch = strict_cupy.Graph.launch
+    monkeypatch.setattr(strict_cupy.Graph, "launch", lambda *args: (launch(*args), launch(*args)))
+    holds, sentence = bench_gpu.capture_check(net)
+    assert not holds and not sentence.endswith(" 0")
+
+
+def test_all_parts_are_done_although_one_fails(script, monkeypatch, capsys):
+    bench_gpu, commands = script("bench_gpu"), []
+
+    def run(command, cwd):
+        commands.append(command[2:])
+        return SimpleNamespace(returncode=int("pytest" in command))
+
+    monkeypatch.setattr(bench_gpu.subprocess, "run", run)
+    monkeypatch.setattr(bench_gpu, "capture_check", lambda net: (True, f"{net} agrees"))
+
+    def benchmark():
+        raise RuntimeError("no memory")
+
+    args = SimpleNamespace(device="gpu")
+    assert bench_gpu.all_of_it(args, benchmark) == 2
+    assert [command[0] for command in commands] == ["pytest", "minicnn"]
+    out, err = capsys.readouterr()
+    lines = [line.partition(" after")[0] for line in out.splitlines()]
+    assert lines == [
+        "== tests on devices: FAILED",
+        "lenet(rng) agrees",
+        "lenet_relu(rng) agrees",
+        "== captured steps: done",
+        "== benchmark: FAILED",
+        "== ten epochs: done",
+    ]
+    assert err == "RuntimeError: no memory\n"
+
+
+def test_a_start_has_a_cache_of_kernels_of_its_own_or_that_of_another(script, monkeypatch):
+    bench_gpu, environments = script("bench_gpu"), []
+
+    class Contestant:
+        first_step_seconds = 1.25
+
+        def __init__(self, settings):
+            environments.append(settings["environment"])
+            if len(environments) == 3:
+                raise bench_gpu.Skipped("no GPU")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(bench_gpu.harness, "Contestant", Contestant)
+    records = bench_gpu.start_ups(256)
+    caches = [environment["CUPY_CACHE_DIR"] for environment in environments]
+    assert caches[0] == caches[2] != caches[1]
+    assert [r.get("first_step_seconds") for r in records] == [1.25, 1.25, None]
+    assert bench_gpu.starts_table({"records": records}).count("1.2") == 2
 
 
 def test_a_batch_larger_than_the_usual_data_has_as_many_images(script):

@@ -401,14 +401,15 @@ def test_a_parameter_that_cannot_be_updated_changes_no_other(second, message):
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_learning_rate_in_an_array_gives_the_same_bits(options, dtype):
+    """As in a step recorded for a GPU."""
     rng = np.random.default_rng(0)
     w, g = rng.standard_normal((2, 3, 4)).astype(dtype)
     params = [{"w": w.copy()}, {"w": w.copy()}]
     optimizers = [SGD(0.1, **options), SGD(0.1, **options)]
     for rate in 0.3, 0.07, 0.001:
-        optimizers[0].lr, optimizers[1].lr = rate, np.asarray(rate, dtype)
-        for optimizer, param in zip(optimizers, params):
-            optimizer.step(param, {"w": g})
+        optimizers[0].lr = rate
+        optimizers[0].step(params[0], {"w": g})
+        optimizers[1]._step(params[1], {"w": g}, [np.asarray(rate, dtype)])
     assert params[0]["w"].tobytes() == params[1]["w"].tobytes()
 
 

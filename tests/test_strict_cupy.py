@@ -44,7 +44,7 @@ REFUSED = {  # what NumPy accepts: (xp, x, host) -> result, and the error on the
     "ascontiguousarray of the host": (lambda xp, x, host: xp.ascontiguousarray(host), TypeError),
     "zeros_like of a host array": (lambda xp, x, host: xp.zeros_like(host), TypeError),
     "take by a host array": (lambda xp, x, host: xp.take(x, INDEX), TypeError),
-    "full of a host array": (lambda xp, x, host: xp.full((2, 3), host), TypeError),
+    "full of a host array": (lambda xp, x, host: xp.full((2, 3), host), ValueError),
     "strided view of a host array": (
         lambda xp, x, host: xp.lib.stride_tricks.as_strided(host, (2,), (8,)),
         TypeError,
@@ -55,7 +55,7 @@ REFUSED = {  # what NumPy accepts: (xp, x, host) -> result, and the error on the
     "function of NumPy": (lambda xp, x, host: np.sum(x), TypeError),
     "host array assigned": (lambda xp, x, host: operator.setitem(x, ..., host), ValueError),
     "assigned to a host array": (lambda xp, x, host: operator.setitem(host, ..., x), TypeError),
-    "list assigned": (lambda xp, x, host: operator.setitem(x, 0, [1.0, 2.0, 3.0]), TypeError),
+    "list assigned": (lambda xp, x, host: operator.setitem(x, 0, [1.0, 2.0, 3.0]), ValueError),
     "host array as an index": (lambda xp, x, host: x[INDEX], TypeError),
     "list as an index": (lambda xp, x, host: x[[1, 0]], TypeError),
     "index of the host after a slice": (lambda xp, x, host: x[:, INDEX], TypeError),
@@ -117,6 +117,7 @@ KEPT = {
     "ufunc into an array": lambda xp, x: xp.negative(x, out=x),
     "slice": lambda xp, x: x[:, :2],
     "transpose twice": lambda xp, x: x.T.transpose(1, 0),
+    "copy by the function": lambda xp, x: xp.copy(x),
 }
 
 
@@ -215,6 +216,114 @@ def test_work_on_the_device_is_no_transfer():
         x[...] = 3.0
         x[0] = x[1]
     assert vars(counts) == before
+
+
+def test_floats_below_the_normal_ones_become_0():
+    tiny = np.finfo(np.float32).tiny
+    x = on_device(np.array([tiny, -tiny, 4 * tiny], np.float32))
+    np.testing.assert_array_equal((x / 2).get(), np.array([0, 0, 2 * tiny], np.float32))
+    assert cupy.exp(on_device(np.float32(-90.0))).item() == 0
+    x *= 0.5
+    np.testing.assert_array_equal(x.get(), np.array([0, 0, 2 * tiny], np.float32))
+    doubles = on_device(np.array([np.finfo(np.float64).tiny]))
+    assert (doubles / 2).item() > 0
+
+
+def test_an_array_tells_five_things_of_its_memory():
+    flags = on_device(np.array(HOST, order="F")).T.flags
+    assert (flags.c_contiguous, flags.f_contiguous, flags.fnc, flags.forc) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    for name in "writeable", "aligned", "contiguous", "carray":
+        with pytest.raises(AttributeError):
+            getattr(flags, name)
+
+
+def test_the_operator_of_products_does_not_call_matmul(monkeypatch):
+    monkeypatch.setattr(cupy, "matmul", None)
+    np.testing.assert_array_equal((on_device() @ on_device().T).get(), HOST @ HOST.T)
+
+
+@pytest.fixture
+def recorded():
+    """A function work -> the graph of it, in a stream and with a pool of its own."""
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+
+    def record(work):
+        with stream, cupy.cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = stream.end_capture()
+        return graph
+
+    return record
+
+
+@pytest.mark.parametrize("run", RESULTS.values(), ids=RESULTS)
+def test_a_graph_does_its_work_when_it_is_launched(run, recorded):
+    """And then with what its arrays hold by that time."""
+    x, i, results = on_device(0 * HOST), on_device(0 * INDEX), []
+    if "product" in RESULTS and run is RESULTS["product"]:
+        pytest.skip("products are for cuBLAS")
+    graph = recorded(lambda: results.append(run(cupy, x, i)))
+    x[...], i[...] = on_device(), on_device(INDEX)
+    expected = np.asarray(run(np, HOST, INDEX))
+    is_view = results[0]._memory.base is x._memory
+    assert is_view or (results[0].get() != expected).any()
+    for _ in range(2):
+        graph.launch(None)
+        np.testing.assert_array_equal(results[0].get(), expected, strict=True)
+
+
+def test_what_a_graph_writes_to_changes_with_each_launch(recorded):
+    x, i = on_device(), on_device(INDEX[:1])
+
+    def work():
+        x[i] = x[i] * 2.0
+        cupy.add(x, 1.0, out=x)
+
+    graph = recorded(work)
+    np.testing.assert_array_equal(x.get(), HOST)
+    host = HOST.copy()
+    for _ in range(2):
+        graph.launch(None)
+        host[INDEX[:1]] *= 2
+        host += 1
+        np.testing.assert_array_equal(x.get(), host)
+
+
+@pytest.mark.parametrize("run", [run for _, run in MOVES.values()], ids=MOVES)
+def test_a_capture_refuses_what_moves_or_waits(run, recorded):
+    x = on_device()
+    with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureUnsupported"):
+        recorded(lambda: run(x))
+    run(x)
+
+
+def test_a_capture_has_its_rules(recorded):
+    x = on_device(np.ones((2, 2)))
+    with pytest.raises(NotImplementedError, match="cuBLAS"):
+        recorded(lambda: x @ x)
+    with pytest.raises(RuntimeError, match="not the stream in use"):
+        cupy.cuda.Stream.null.begin_capture()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream, pytest.raises(RuntimeError, match="a pool of its own"):
+        stream.begin_capture()
+
+
+def test_a_graph_whose_pool_is_gone_cannot_be_launched():
+    stream, x = cupy.cuda.Stream(non_blocking=True), on_device()
+    with stream, cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
+        stream.begin_capture()
+        x += 1
+        graph = stream.end_capture()
+    with pytest.raises(RuntimeError, match="pool of the graph's memory is gone"):
+        graph.launch(stream)
 
 
 def test_cupy_has_all_that_its_double_has():

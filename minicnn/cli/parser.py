@@ -94,6 +94,11 @@ def _train(part: argparse.ArgumentParser) -> None:
         help="also write a checkpoint after so many steps (default: only after each epoch)",
     )
     add("--keep", type=_at_least(1), default=2, help="how many checkpoints to keep (default: 2)")
+    add(
+        "--capture",
+        action="store_true",
+        help="on a GPU, record a training step once and start it with one launch from then on",
+    )
     _work(part, "fashion-mnist, or the digits if it is not available")
 
 

@@ -42,7 +42,7 @@ def train(args: argparse.Namespace) -> int:
     """Train a network and write a run folder, or resume one."""
     if args.resume is not None:
         return _resume(args, as_path(args.resume))
-    ranks, device = world(), own_device(args.device)
+    ranks, device = world(), _device(args)
     if args.out is not None and ranks.rank == 0:
         run_folder.check_unused(args.out)
     begun = None
@@ -121,7 +121,7 @@ def new_network(name: str, seed: int, data: Dataset) -> Layer:
 
 
 def _resume(args: argparse.Namespace, folder: Path) -> int:
-    device = own_device(args.device)
+    device = _device(args)
     if args.started_from is not None:
         raise ValueError("--from starts a new run and --resume continues one: give one of them")
     if args.recipe is not None:
@@ -164,6 +164,15 @@ def _resume(args: argparse.Namespace, folder: Path) -> int:
     return _trained(args, folder, settings, origin, run, announce, net, test_set)
 
 
+def _device(args: argparse.Namespace) -> str:
+    device = own_device(args.device)
+    if args.capture and device != "gpu":
+        raise ValueError(
+            "--capture needs a GPU, and training would be on the CPU: use --device gpu"
+        )
+    return device
+
+
 def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
     """The fields of Settings or Origin that the command line gives."""
     given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(kind)}
@@ -202,6 +211,7 @@ def _trained(
             workers=args.workers,
             save_every=args.save_every,
             keep=args.keep,
+            capture=args.capture,
             on_start=announce,
             on_epoch=on_epoch,
         )
@@ -338,6 +348,7 @@ def _resume_command(args: argparse.Namespace, folder: Path) -> str:
     for name in ("data_folder", "device", "workers", "save_every", "keep"):
         if (value := getattr(args, name)) != args.parser.get_default(name):
             command += [f"--{name.replace('_', '-')}", str(value)]
+    command += ["--capture"] if args.capture else []
     return shlex.join(command)
 
 

@@ -21,6 +21,7 @@ from minicnn.runs import networks, run_folder
 from minicnn.runs.checkpoint import Checkpoint, data_sha256, describe, versions
 from minicnn.runs.settings import Origin, Settings
 from minicnn.runs.stopping import StopSignals
+from minicnn.training.capture import check_capture
 from minicnn.training.freezing import frozen_names
 from minicnn.training.history import History, Position
 from minicnn.training.loop import check_fit, fit
@@ -41,6 +42,7 @@ def train_run(
     save_every: int | None = None,
     keep: int = 2,
     progress: bool = True,
+    capture: bool = False,
     on_start: Callable[[Position], None] | None = None,
     on_epoch: Callable[[History], None] | None = None,
 ) -> History:
@@ -55,7 +57,7 @@ def train_run(
         the name is FILE.py:function or package.module:function, they call that
     spec: what data this is, for the command line to find it again
     started_from: the run whose weights `net` has, as from fine_tuning.py; stored with the weights
-    workers, progress: as in `fit`
+    workers, progress, capture: as in `fit`
     save_every: if given, a checkpoint is also written each time this many steps have passed
     keep: how many checkpoints are kept
     on_start: called with the position before the first step, once the folder is locked
@@ -68,7 +70,9 @@ def train_run(
     """
     settings = Settings() if settings is None else settings
     name = type(net).__name__ if model is None else model
-    run = _Run(net, train, test, settings, workers, save_every, keep, progress, on_start, on_epoch)
+    run = _Run(
+        net, train, test, settings, workers, save_every, keep, progress, capture, on_start, on_epoch
+    )
     origin = networks.origin(net, train, name, spec)
     origin = dataclasses.replace(origin, started_from=started_from)
     is_first = world().rank == 0  # of several ranks, only one reads and writes the folder
@@ -93,6 +97,7 @@ def resume_run(
     save_every: int | None = None,
     keep: int = 2,
     progress: bool = True,
+    capture: bool = False,
     on_start: Callable[[Position], None] | None = None,
     on_epoch: Callable[[History], None] | None = None,
 ) -> History:
@@ -110,7 +115,9 @@ def resume_run(
         checkpoint = world().from_first(lambda: run_folder.last_checkpoint(folder))
     require(isinstance(checkpoint, Checkpoint), "checkpoint must be a Checkpoint", checkpoint)
     settings = checkpoint.settings if settings is None else settings
-    run = _Run(net, train, test, settings, workers, save_every, keep, progress, on_start, on_epoch)
+    run = _Run(
+        net, train, test, settings, workers, save_every, keep, progress, capture, on_start, on_epoch
+    )
     folder, origin = as_path(folder), checkpoint.origin
     check_same(folder, checkpoint.settings, settings)
     check_same(folder, origin, dataclasses.replace(origin, data=train.name, classes=train.classes))
@@ -144,6 +151,7 @@ class _Run:
     save_every: int | None
     keep: int
     progress: bool
+    capture: bool
     on_start: Callable[[Position], None] | None
     on_epoch: Callable[[History], None] | None
 
@@ -159,6 +167,9 @@ class _Run:
                 integer(name, getattr(self, name), 1)
         integer("keep", self.keep, 1)
         flag("progress", self.progress)
+        if flag("capture", self.capture):
+            settings = self.settings
+            check_capture(self.net, settings.new_optimizer(), settings.augment(), world().size)
         for name in ("on_start", "on_epoch"):
             function = getattr(self, name)
             require(function is None or callable(function), f"{name} must be a function", function)
@@ -217,6 +228,7 @@ class _Run:
                 seed=settings.seed,
                 workers=self.workers,
                 progress=self.progress,
+                capture=self.capture,
                 on_epoch=on_epoch,
                 on_step=on_step,
                 start=start,

@@ -15,6 +15,7 @@ from minicnn.layers.base import Layer
 from minicnn.losses import softmax_cross_entropy
 from minicnn.notebook import notebook_cell, rendered
 from minicnn.optimizers import SGD, Optimizer, constant
+from minicnn.training.capture import CapturedStep, check_capture
 from minicnn.training.freezing import frozen_names
 from minicnn.training.history import (
     History,
@@ -33,6 +34,7 @@ from minicnn.training.parallel import (
     loss_and_correct,
     worker_count,
 )
+from minicnn.training.step import Step
 
 POINTS_PER_EPOCH = 5
 SECONDS_BETWEEN_CURVES = 5  # drawing one takes 0.1 s of the training
@@ -57,6 +59,7 @@ def fit(
     on_step: Callable[[Position], None] | None = None,
     start: Position | None = None,
     ranks: Alone | None = None,
+    capture: bool = False,
 ) -> History:
     """Trains `net` in place, on the device of its parameters.
 
@@ -84,6 +87,9 @@ def fit(
     ranks: the processes of an MPI job that share each batch, as `mpi.Ranks(comm)`; if None, those
         that mpiexec started. Each calls `fit` with the same arguments and gets the same weights,
         bit for bit those of one process
+    capture: whether a GPU replays steps of full batches as a CUDA graph, with one launch for each.
+        No GPU has measured it yet. Refused on a CPU, and with dropout, augmentation or several
+        ranks, whose steps need the host
 
     Raises TrainingError, naming epoch, step and layer, if the loss is not finite; the weights are
     then those before the step. Damage done by the last step of an epoch shows only in the loss on
@@ -95,6 +101,7 @@ def fit(
     integer("batch_size", batch_size, 1)
     integer("seed", seed, 0)
     flag("progress", progress)
+    flag("capture", capture)
     require(augment is None or callable(augment), "augment must be a function", augment)
     check_fit(net, train, augment)
     if test is not None:
@@ -111,6 +118,8 @@ def fit(
     require(isinstance(position, Position), "start must be a Position", start)
     _check_position(position, len(train), batch_size, epochs)
     ranks = world() if ranks is None else ranks
+    if capture:
+        check_capture(net, optimizer, augment, ranks.size)
     settings = epochs, batch_size, seed, optimizer.lr, position.step, len(position.history.curve)
     ranks.check_same(
         {
@@ -130,6 +139,9 @@ def fit(
         batch_gradients(net, train, batch_size, workers, loss, augment, ranks) as gradients,
         _Progress(progress and ranks.rank == 0, done, epochs * len(train), history) as show,
     ):
+        step = Step(net, optimizer, gradients, frozen)
+        if capture:
+            step = CapturedStep(net, optimizer, gradients, frozen, batch_size)
         for epoch in range(len(history.train_loss), epochs):
             began = time.perf_counter() - position.seconds
             rng = np.random.default_rng((seed, epoch))
@@ -137,23 +149,20 @@ def fit(
             shares = [(step / len(steps) + epoch) / epochs for step in range(len(steps))]
             rates = [lr * finite("schedule(share)", schedule(share)) for share in shares]
             try:
-                for index, rate in zip(steps[position.step :], rates[position.step :]):
-                    batch = gradients(index, (seed, epoch, position.step))
-                    position.keep(batch.loss, batch.correct, len(index))
-                    means = _read(position, len(steps))
-                    optimizer.lr = rate
-                    optimizer.step(_without(frozen, net.params), _without(frozen, batch.grads))
-                    state = net.state if batch.state else {}  # gathered, which takes a while
-                    for name, array in _without(frozen, batch.state).items():
-                        state[name][...] = array
-                    position.step += 1
-                    position.seconds = time.perf_counter() - began
-                    show.step(len(index), means)
-                    if on_step and position.step < len(steps):
-                        on_step(position)
+                with step.epoch(steps, rates, position.step):
+                    for index, rate in zip(steps[position.step :], rates[position.step :]):
+                        batch = step.gradients(index, (seed, epoch, position.step))
+                        position.keep(batch.loss, batch.correct, len(index))
+                        means = _read(position, len(steps))
+                        step.update(batch, rate)
+                        position.step += 1
+                        position.seconds = time.perf_counter() - began
+                        show.step(len(index), means)
+                        if on_step and position.step < len(steps):
+                            on_step(position)
             except NotFinite as error:
                 place = f"{error} of {len(steps)}"
-                if error.step > position.step:  # the weights are still the ones that it used
+                if error.step > position.step and not capture:  # it has not changed the weights
                     place += f": {_first_not_finite(net, train, steps[position.step])}"
                 raise TrainingError(f"{place}; {_remedy(lr)}") from None
             synchronize(net.device)
@@ -183,10 +192,6 @@ def _read(position: Position, steps: int) -> tuple[float, float] | None:
     if at_point:
         history.curve.append((len(history.train_loss) + step / steps, *position.means))
     return position.means
-
-
-def _without(frozen: set[str], arrays: dict[str, Array]) -> dict[str, Array]:
-    return {name: a for name, a in arrays.items() if name not in frozen} if frozen else arrays
 
 
 def _append_test(history: History, loss: float, accuracy: float, lr: float) -> None:
