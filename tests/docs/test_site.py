@@ -16,7 +16,11 @@ SITE = Path(__file__).parents[2] / "docs/site"
 spec = importlib.util.spec_from_file_location("links", SITE / "links.py")
 links = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(links)
-PAGES = ["index.html", "derivations/strides.html", "examples.html", "zh/derivations/linear.html"]
+PAGES = [
+    root + path
+    for root in ("", "zh/")
+    for path in ("index.html", "derivations/strides.html", "examples.html")
+]
 
 
 @pytest.fixture(scope="module")
