@@ -348,6 +348,7 @@ def _resume_command(args: argparse.Namespace, folder: Path) -> str:
     for name in ("data_folder", "device", "workers", "save_every", "keep"):
         if (value := getattr(args, name)) != args.parser.get_default(name):
             command += [f"--{name.replace('_', '-')}", str(value)]
+    command += ["--data", args.data] if args.resume and args.data else []
     command += ["--capture"] if args.capture else []
     return shlex.join(command)
 

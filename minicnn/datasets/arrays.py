@@ -30,8 +30,8 @@ def as_images(arrays: Sequence[Array], path: Path) -> list[Array]:
     planes = [_laid_out(array, path) for array in arrays]
     low = min(float(array.min()) for array in planes)
     high = max(float(array.max()) for array in planes)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{path} holds pixels that are not finite: replace them")
+    if not math.isfinite(high - low):
+        raise DataError(f"{path} holds pixels that are not finite, or too far apart: replace them")
     if low >= 0 and (high <= 1 or 64 <= high <= 255):
         low, high = 0.0, 1.0 if high <= 1 else 255.0
     return [_scaled(array, low, high) for array in planes]

@@ -21,12 +21,18 @@ def read_folder(root: Path, decoder: Decoder) -> Found:
     """
     listing = _Listing(root)
     folders = listing.folders(".")
-    tests = [name for name in TEST_NAMES if name in folders]
-    if "train" in folders and listing.folders("train"):
-        parts = ["train", *tests[:1]]
+    named = {name.lower(): name for name in folders}
+    tests = [named[name] for name in TEST_NAMES if name in named]
+    parts = ["."]
+    if "train" in named and listing.folders(named["train"]):
+        tests = [name for name in tests if listing.folders(name)]  # without, they have no labels
+        parts = [named["train"], *tests[:1]]
         listing.left_out += [name for name in folders if name not in parts]
-    else:
-        parts = ["."]
+    elif "train" in named and len(folders) == 1 + len(tests):  # it is not a class among others
+        raise DataError(
+            f"{root / named['train']} has no folders in it: put the pictures of each class into "
+            "one with its name"
+        )
     classes = listing.folders(parts[0])
     if len(classes) < 2:
         raise DataError(

@@ -7,6 +7,7 @@ If there is no test set, one with the share s takes, from each class of n images
 
 import dataclasses
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def open_data(
     size = None if size is None else integer("size", size, 1)
     colour = None if colour is None else flag("colour", colour)
     integer("seed", seed, 0)
-    test_share = None if test_share is None else test_part(test_share)
+    test_share = None if test_share is None else checked_share(test_share)
     flag("invert", invert)
     of_pictures = Preparation((size or SIZE,) * 2, bool(colour), invert=False)
     found = _read(
@@ -113,7 +114,7 @@ def open_data(
     return dataset(train), dataset(test)
 
 
-def test_part(test_share: float) -> float:
+def checked_share(test_share: float) -> float:
     """`test_share` as a float; ValueError if it is not a number in (0, 1)."""
     value = share("test_share", test_share)
     require(0 < value < 1, "test_share must be in (0, 1), as 0.2", test_share)
@@ -149,12 +150,13 @@ def _read_directory(folder: Path, decoder: Decoder) -> Found:
     if is_npz_folder(files):
         return read_npz_folder(folder)
     tables = sorted(name for name in files if name.lower().endswith((".csv", ".csv.gz")))
-    single = tables or sorted(name for name in files if name.endswith(".npz"))
+    single = tables or sorted(name for name in files if name.lower().endswith(".npz"))
     if not single:
         return read_folder(folder, decoder)
     if len(single) == 1:
         return _read(folder / single[0], decoder)
-    train, test = ([name for name in tables if part in name] for part in ("train", "test"))
+    words = {name: re.split("[^a-z]+", name.lower()) for name in tables}
+    train, test = ([name for name in tables if part in words[name]] for part in ("train", "test"))
     if len(train) != 1 or len(test) != 1:
         raise DataError(f"{folder} holds {some(single, 5)}: give the path of one of them")
     found = _read(folder / train[0], decoder)

@@ -8,7 +8,7 @@ from typing import Any
 from minicnn.arguments import flag, integer, require
 from minicnn.datasets.dataset import Dataset
 from minicnn.datasets.digits import digits
-from minicnn.datasets.opening import open_data, test_part
+from minicnn.datasets.opening import checked_share, open_data
 from minicnn.datasets.sources import fashion_mnist, mnist
 from minicnn.files import as_path
 
@@ -47,7 +47,7 @@ class DataSpec:
         if self.colour is not None:
             plain["colour"] = flag("colour", self.colour)
         if self.test_share is not None:
-            plain["test_share"] = test_part(self.test_share)
+            plain["test_share"] = checked_share(self.test_share)
         if self.source not in NAMED:
             plain["source"] = os.path.abspath(as_path(self.source))
         elif given := [name for name, value in self.options().items() if value]:

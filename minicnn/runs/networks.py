@@ -82,6 +82,7 @@ def from_dict(description: Any, entries: int | None = None) -> Layer:
 
     Raises ValueError for what is not such a description.
     """
+    require(isinstance(description, dict), "expected the dictionary of a network", description)
     try:
         description = dict(description)
         dtype = description.pop("dtype")

@@ -153,6 +153,7 @@ class Origin:
             require(isinstance(text, str), f"{name} must be a string, empty if there is none", text)
         shape = sizes("input_shape", self.input_shape, 1)
         require(len(shape) == 3, "input_shape must be (C, H, W)", shape)
+        object.__setattr__(self, "input_shape", shape)
         known = isinstance(self.preparation, Preparation)
         require(known, "preparation must be a Preparation", self.preparation)
         known = self.spec is None or isinstance(self.spec, DataSpec)

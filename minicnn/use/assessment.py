@@ -3,8 +3,8 @@
 With counts[i, j], how many images of class i are taken for class j,
 
     recall[k] = counts[k, k] / sum_j counts[k, j]      of those that are k, how many are found  (1)
-    precision[k] = counts[k, k] / sum_i counts[i, k]   of those called k, how many are        (2)
-    f1[k] = 2 * counts[k, k] / (sum_j counts[k, j] + sum_i counts[i, k])                      (3)
+    precision[k] = counts[k, k] / sum_i counts[i, k]   of those called k, how many are k        (2)
+    f1[k] = 2 * counts[k, k] / (sum_j counts[k, j] + sum_i counts[i, k])                        (3)
 
 Each is 0 where it would divide by 0. (3) is the harmonic mean of (1) and (2).
 

@@ -84,9 +84,11 @@ def test_the_split_comes_from_the_seed_and_changes_the_checksum(tmp_path):
     assert {"cat/000.png"} <= {file for part in renamed for file in part.files}
 
 
-@pytest.mark.parametrize("name", ["test", "val"])
-def test_folders_that_are_split_already(tmp_path, name):
-    class_folders(tmp_path / "train", ("a", "b"), IMAGES[:14])
+@pytest.mark.parametrize(
+    "train_name, name", [("train", "test"), ("train", "val"), ("Train", "Test")]
+)
+def test_folders_that_are_split_already(tmp_path, train_name, name):
+    class_folders(tmp_path / train_name, ("a", "b"), IMAGES[:14])
     class_folders(tmp_path / name, ("a", "b"), IMAGES[14:])
     train, test = open_data(tmp_path, size=6)
     assert joined([train]) == truth("ab", IMAGES[:14])
@@ -96,6 +98,26 @@ def test_folders_that_are_split_already(tmp_path, name):
     save(tmp_path / name / "c" / "0.png", IMAGES[0])
     with pytest.raises(DataError, match="has c, but the classes of the training set are a, b"):
         open_data(tmp_path)
+
+
+def test_a_test_folder_without_classes_is_not_used(tmp_path):
+    class_folders(tmp_path / "Train", ("a", "b"))
+    save(tmp_path / "Test" / "0.png", IMAGES[0])
+    with pytest.warns(UserWarning, match="Test"):
+        parts = open_data(tmp_path, size=6)
+    assert joined(parts) == truth("ab") and len(parts[1]) == 4
+
+
+def test_a_training_folder_without_classes_is_refused(tmp_path):
+    for part in ("train", "test"):
+        save(tmp_path / part / "0.png", IMAGES[0])
+    with pytest.raises(DataError, match="train has no folders in it: put the pictures of each"):
+        open_data(tmp_path)
+
+
+def test_a_class_may_be_named_train(tmp_path):
+    parts = open_data(class_folders(tmp_path, ("car", "train")), size=6)
+    assert parts[0].classes == ("car", "train")
 
 
 def test_colour_and_size(tmp_path):
@@ -278,7 +300,7 @@ def test_the_label_is_last_where_the_first_pixel_never_changes(tmp_path):
 
 
 def test_a_test_table_counts_if_it_has_labels(tmp_path):
-    (tmp_path / "train.csv").write_text(TABLES["Kaggle"])
+    (tmp_path / "The_Train.CSV").write_text(TABLES["Kaggle"])
     (tmp_path / "test.csv").write_text(TABLES["Kaggle"])
     train, test = open_data(tmp_path)
     assert joined([train]) == joined([test]) == truth("34")
@@ -374,6 +396,10 @@ NO_ARRAYS = {
     "no shape": ({"x": np.zeros((2, 3, 4, 5, 6)), "y": LABELS[:2]}, "expected .N, H, W."),
     "text": ({"x": IMAGES, "y": np.array(["a"] * 20)}, "expected numbers"),
     "not finite": ({"x": np.full((20, 2, 2), np.inf), "y": LABELS}, "not finite"),
+    "far apart": (
+        {"x": np.array([-1.7e308, 1.7e308] * 40).reshape(20, 2, 2), "y": LABELS},
+        "apart",
+    ),
     "a strange label": (
         {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1},
         "label 2, which is none of 0, 1",

@@ -72,6 +72,9 @@ LINEAR = {"layer": "Linear", "arguments": {"in_features": 3, "out_features": 3}}
 def test_a_forged_description_is_refused(forged, message):
     with pytest.raises(ValueError, match=message):
         networks.from_dict({"dtype": "float32"} | forged, entries=12)
+    for other in "ab", []:
+        with pytest.raises(ValueError, match="expected the dictionary of a network"):
+            networks.from_dict(other)
 
 
 OWN = "from minicnn import Flatten, Linear, Sequential\n\n\ndef mine(rng, classes):\n"
