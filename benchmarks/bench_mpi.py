@@ -128,9 +128,14 @@ def _serve(workers: int) -> None:
 
 
 def _next_job(ranks: parallel.Alone) -> list | None:
-    line = sys.stdin.readline() if ranks.rank == 0 else None
-    if ranks.size > 1:
-        line = ranks.comm.bcast(line)
+    if ranks.rank == 0:
+        line = sys.stdin.readline()
+        for other in range(1, ranks.size):
+            ranks.comm.send(line, other)
+    else:
+        while not ranks.comm.iprobe():  # waiting in recv would keep a core of the others busy
+            time.sleep(1e-3)
+        line = ranks.comm.recv()
     return json.loads(line) if line else None
 
 
