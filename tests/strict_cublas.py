@@ -1,4 +1,4 @@
-"""A double of the library cuBLAS on the host: `library()` takes the place of ctypes.CDLL(...).
+"""A double of the library cuBLAS on the host: `false_cublas()` takes the place of ctypes.CDLL(...).
 
 As in a library that ctypes has opened, nothing says what a function takes: arguments go through
 ctypes to C, and are read there as the header of cuBLAS 12 declares them. Products then read and
@@ -19,7 +19,7 @@ MATRIX = ADDRESS, INT, LENGTH
 GEMM = (ADDRESS, *[INT] * 5, ADDRESS, *MATRIX, *MATRIX, ADDRESS, *MATRIX, INT)
 
 
-def library():
+def false_cublas():
     """With `stream` and `workspace`, what was set last, and `products`, how many were started."""
     calls = SimpleNamespace(stream=None, workspace=None, products=0)
 

@@ -342,8 +342,8 @@ def test_a_step_on_a_gpu_is_in_one_piece_and_waits_for_nothing(script, double, w
 
 
 def test_a_captured_step_is_one_launch_and_its_pool_counts(script, double, monkeypatch):
-    library, launched = strict_cublas.library(), []
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    cublas, launched = strict_cublas.false_cublas(), []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: cublas)
     launch = strict_cupy.Graph.launch
     monkeypatch.setattr(
         strict_cupy.Graph, "launch", lambda *args: (launched.append(1), launch(*args))
@@ -371,8 +371,8 @@ def test_the_nodes_of_a_graph_are_asked_of_the_driver(script, monkeypatch):
         count._obj.value = 7
         return 0 if pointer.value == 1 << 40 else 1
 
-    library = SimpleNamespace(cuGraphGetNodes=count)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    driver = SimpleNamespace(cuGraphGetNodes=count)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
     nodes = script("workloads")._nodes
     assert nodes(SimpleNamespace(graph=1 << 40), "graph") == {"nodes": 7}
     assert nodes(SimpleNamespace(raw_cuda_graph=lambda: 1 << 40), "raw_cuda_graph") == {"nodes": 7}
@@ -380,8 +380,8 @@ def test_the_nodes_of_a_graph_are_asked_of_the_driver(script, monkeypatch):
 
 
 def test_captured_steps_are_compared_with_eager_ones(script, double, monkeypatch, small_digits):
-    library, bench_gpu = strict_cublas.library(), script("bench_gpu")
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    cublas, bench_gpu = strict_cublas.false_cublas(), script("bench_gpu")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: cublas)
     monkeypatch.setattr(minicnn, "digits", lambda: (small_digits[0][:1024], None))
     net = "Sequential(AvgPool2D(14), Flatten(), Linear(4, 10, rng=rng))"
     holds, sentence = bench_gpu.capture_check(net)

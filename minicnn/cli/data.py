@@ -6,6 +6,7 @@ import os
 
 from minicnn.cli.output import complain
 from minicnn.datasets import Dataset, DatasetNotFound, DataSpec, digits, fashion_mnist, mnist
+from minicnn.datasets.spec import OPTIONS
 from minicnn.runs.settings import Origin
 
 HINT = "on the command line that folder is given with --data-folder"
@@ -18,9 +19,6 @@ def _digits(folder: str | None) -> tuple[Dataset, Dataset]:
 
 
 DATA = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": _digits}
-
-
-OPTIONS = ("size", "colour", "test_share", "skip_bad", "invert")
 
 
 def asked(args: argparse.Namespace, before: DataSpec | None = None) -> DataSpec | None:

@@ -31,7 +31,7 @@ from minicnn.files import as_path
 
 SIZE = 28  # of pictures in files of their own, by default
 TEST_SHARE = 0.2
-TAKEN = ("fashion-mnist", "mnist", "digits")  # names of the built-in data sets
+NAMED = ("fashion-mnist", "mnist", "digits")  # data sets that are found by name
 INSTEAD = {
     ".pkl": "a pickle can run any code and is never loaded: save arrays x and y with numpy.savez",
     ".npy": "it holds one array: save images and labels together, with numpy.savez(path, x=x, y=y)",
@@ -126,7 +126,7 @@ def _read(path: Path, decoder: Decoder) -> Found:
     if path.is_dir():
         return _read_directory(path, decoder)
     if not path.exists():
-        raise DataError(f"{path} does not exist: give a path, or one of {', '.join(TAKEN)}")
+        raise DataError(f"{path} does not exist: give a path, or one of {', '.join(NAMED)}")
     if is_idx_file(path.name):
         return read_idx_folder(path)
     if path.suffix.lower() == ".npz":
@@ -209,4 +209,4 @@ def _name(path: Path) -> str:
     name = path.name if path.is_dir() else path.name.split(".")[0]
     if is_idx_file(path.name):
         name = set_name(path.name) or path.parent.name
-    return f"my-{name}" if name in TAKEN or not name else name
+    return f"my-{name}" if name in NAMED or not name else name

@@ -8,11 +8,11 @@ from typing import Any
 from minicnn.arguments import flag, integer, require
 from minicnn.datasets.dataset import Dataset
 from minicnn.datasets.digits import digits
-from minicnn.datasets.opening import checked_share, open_data
+from minicnn.datasets.opening import NAMED, checked_share, open_data
 from minicnn.datasets.sources import fashion_mnist, mnist
 from minicnn.files import as_path
 
-NAMED = ("fashion-mnist", "mnist", "digits")
+OPTIONS = ("size", "colour", "test_share", "skip_bad", "invert")  # of a path, without the seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,7 @@ class DataSpec:
 
     def options(self) -> dict[str, Any]:
         """How a path is opened, without the seed."""
-        names = ("size", "colour", "test_share", "skip_bad", "invert")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in OPTIONS}
 
     def load(
         self, folder: Path | str | None = None, progress: bool = False

@@ -23,7 +23,7 @@ class Multiplier:
         one @ one  # has CuPy load the library, wherever it lies
         version = xp.cuda.runtime.runtimeGetVersion() // 1000
         name = f"cublas64_{version}.dll" if sys.platform == "win32" else f"libcublas.so.{version}"
-        self.xp, self.library = xp, ctypes.CDLL(name)
+        self.xp, self.cublas = xp, ctypes.CDLL(name)
         self.handle, self.workspace = ctypes.c_void_p(), xp.cuda.alloc(WORKSPACE)
         self._call("cublasCreate_v2", ctypes.byref(self.handle))
         self._call("cublasSetStream_v2", self.handle, ctypes.c_void_p(stream.ptr))
@@ -49,7 +49,7 @@ class Multiplier:
         return c
 
     def _call(self, name: str, *arguments: Any) -> None:
-        if status := getattr(self.library, name)(*arguments):
+        if status := getattr(self.cublas, name)(*arguments):
             raise RuntimeError(f"{name} failed with status {status}")
 
 

@@ -42,12 +42,12 @@ OPTIMIZERS = {
 
 @pytest.fixture(autouse=True)
 def cublas(monkeypatch):
-    library, real = strict_cublas.library(), ctypes.CDLL
-    open_ = lambda name: library if "cublas" in str(name) else real(name)  # noqa: E731
+    found, real = strict_cublas.false_cublas(), ctypes.CDLL
+    open_ = lambda name: found if "cublas" in str(name) else real(name)  # noqa: E731
     monkeypatch.setattr(ctypes, "CDLL", open_)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     gpu_problem.cache_clear()
-    yield library
+    yield found
     gpu_problem.cache_clear()
 
 
