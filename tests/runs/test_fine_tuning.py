@@ -17,26 +17,13 @@ from minicnn import (
     lenet_relu,
     softmax_cross_entropy,
 )
-from minicnn.files import write_atomically
 from minicnn.optimizers import SGD
-from minicnn.runs import Settings, checkpoints, hints, open_run, resume_run, run_folder, train_run
+from minicnn.runs import Settings, checkpoints, hints, open_run, resume_run, train_run
 from minicnn.runs.fine_tuning import start_from
 from minicnn.training.history import History
 
+pytestmark = pytest.mark.usefixtures("no_picture")
 QUIET = {"progress": False}
-
-
-@pytest.fixture(autouse=True)
-def no_picture(monkeypatch):
-    monkeypatch.setattr(run_folder, "training_curves", lambda history: b"curves")
-    monkeypatch.setattr(
-        run_folder, "save_figure", lambda figure, path: write_atomically(path, figure)
-    )
-
-
-@pytest.fixture
-def data(small_digits):
-    return [part[:130] for part in small_digits]
 
 
 def composite():

@@ -28,7 +28,6 @@ from minicnn import (
     softmax_cross_entropy,
     warmup,
 )
-from minicnn.files import write_atomically
 from minicnn.optimizers import cosine
 from minicnn.runs import (
     Origin,
@@ -43,6 +42,7 @@ from minicnn.runs import (
     train_run,
 )
 
+pytestmark = pytest.mark.usefixtures("no_picture")
 SETTINGS = Settings(
     epochs=3, batch_size=50, lr=0.1, momentum=0.9, nesterov=True, schedule="cosine", seed=2
 )
@@ -68,19 +68,6 @@ def own_net(seed=0, activation=ReLU):
         Flatten(),
         Linear(256, 10, rng=rng),
     )
-
-
-@pytest.fixture(autouse=True)
-def no_picture(monkeypatch):
-    monkeypatch.setattr(run_folder, "training_curves", lambda history: b"curves")
-    monkeypatch.setattr(
-        run_folder, "save_figure", lambda figure, path: write_atomically(path, figure)
-    )
-
-
-@pytest.fixture
-def data(small_digits):
-    return [part[:130] for part in small_digits]
 
 
 def bits(net):
