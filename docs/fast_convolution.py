@@ -24,8 +24,8 @@ CELLS = [
 ]
 
 
-def unaligned(like):
-    return np.empty(like.size, like.dtype)
+def unaligned(size, like):
+    return np.empty(size, like.dtype)
 
 
 WITHOUT = {

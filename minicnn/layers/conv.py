@@ -39,6 +39,7 @@ from minicnn.arguments import Padding, Shape, Size, flag, integer
 from minicnn.backend import Array, array_module, matmul
 from minicnn.checks import check_gradient, check_images, check_input
 from minicnn.initializers import glorot_uniform
+from minicnn.layers import winograd
 from minicnn.layers.base import Gradients, Layer, Result
 from minicnn.layers.products import blocks, choose_rows, product
 from minicnn.windows import Window, batch_first
@@ -113,6 +114,8 @@ class Conv2D(Layer):
 def convolve(x: Array, params: Gradients, window: Window, groups: int) -> Array:
     """y for x (N, C, H, W), the parameters of a Conv2D, with or without bias, and its geometry."""
     o, (oh, ow) = len(params["weight"]), window.output_size(x.shape[2:])
+    if winograd.pays(params["weight"], window, groups, (oh, ow), x):
+        return winograd.convolve(x, params, window, (oh, ow))
     padded = window.pad(x)
     rows = choose_rows(window, o // groups, oh, padded)
     weight = rows.spread(params["weight"].astype(x.dtype, copy=False), groups)
@@ -132,6 +135,8 @@ def convolve_backward(
     dy: Array, x: Array, params: Gradients, window: Window, groups: int, need_dx: bool = True
 ) -> Result:
     """(dx, grads) for dy, which has the shape of y, and the arguments of `convolve`."""
+    if winograd.pays(params["weight"], window, groups, dy.shape[2:], dy, x):
+        return winograd.convolve_backward(dy, x, params, window, need_dx)
     padded, dy = window.pad(x), dy.transpose(1, 2, 3, 0)
     o, oh, _, _ = dy.shape
     rows = choose_rows(window, o // groups, oh, dy if need_dx else None)

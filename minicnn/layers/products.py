@@ -41,6 +41,8 @@ PIECE = {"cpu": 1_000_000, "gpu": sys.maxsize}
 """Multiplications in one piece of a product: on processors with AVX-512, OpenBLAS copies the
 matrices of a larger one before it starts. On a GPU a product is one piece."""
 
+PIECE_WIDTHS = 256, 128, 64  # narrower pieces are slower than the whole
+
 FEW_CHANNELS = 16  # up to here two rows of outputs at a time pay on a CPU; not measured on a GPU
 
 
@@ -87,11 +89,13 @@ def choose_rows(window: Window, channels: int, height: int, factor: Array | None
     (kh, _), (sh, _), (dh, _) = window.kernel, window.stride, window.dilation
     few_zeros = dh == 1 and 3 * (kh + sh) <= 4 * kh
     pays = channels <= FEW_CHANNELS and height % 2 == 0 and few_zeros
-    return Rows(window, 2 if pays and (factor is None or _may_be_spread(factor)) else 1)
+    finite = factor is None or device_of(factor) == "gpu" or all_finite(factor)
+    return Rows(window, 2 if pays and finite else 1)
 
 
-def _may_be_spread(factor: Array) -> bool:
-    return device_of(factor) == "gpu" or bool(np.isfinite(np.vdot(factor, factor)))
+def all_finite(x: Array) -> bool:
+    """Whether x holds neither infinity nor nan, nor numbers whose squares are infinite."""
+    return bool(np.isfinite(np.vdot(x, x)))
 
 
 def blocks(weight: Array, windows: Array, *views: Array) -> Iterator[tuple[Any, ...]]:
@@ -105,7 +109,7 @@ def blocks(weight: Array, windows: Array, *views: Array) -> Iterator[tuple[Any, 
     row_bytes = max(1, windows.nbytes // oh)
     block_bytes = max(BLOCK_BYTES[device_of(windows)], 4 * weight.nbytes)
     size = max(1, min(oh, block_bytes // row_bytes))
-    memories = [aligned_empty(view[..., :size, :, :]) for view in views]
+    memories = [aligned_empty(view[..., :size, :, :].size, view) for view in views]
     for first in range(0, oh, size):
         rows = slice(first, min(first + size, oh))
         yield rows, *[im2col(view[..., rows, :, :], m) for view, m in zip(views, memories)]
@@ -115,22 +119,22 @@ def product(weight: Array, columns: Array, out: Array | None = None) -> Array:
     """weight (groups, M, K) @ columns (groups, K, L) -> (groups, M, L), as small products, each
     with a piece of the columns, unless these would be narrow or of unequal widths."""
     (groups, m, k), length = weight.shape, columns.shape[2]
-    limit, pieces = PIECE[device_of(weight)], 1
-    while m * k * length > pieces * limit:
-        pieces *= 2
-    if pieces == 1 or length % pieces or length // pieces < 128:
+    limit = PIECE[device_of(weight)]
+    widths = [w for w in PIECE_WIDTHS if length % w == 0 and m * k * w <= limit]
+    if m * k * length <= limit or not widths:
         return matmul(weight, columns, out)
     y = np.empty((groups, m, length), weight.dtype) if out is None else out
-    columns = columns.reshape(groups, k, pieces, -1).swapaxes(1, 2)
-    matmul(weight[:, None], columns, y.reshape(groups, m, pieces, -1).swapaxes(1, 2))
+    columns = columns.reshape(groups, k, -1, widths[0]).swapaxes(1, 2)
+    matmul(weight[:, None], columns, y.reshape(groups, m, -1, widths[0]).swapaxes(1, 2))
     return y
 
 
-def aligned_empty(like: Array) -> Array:
-    """Unset memory (size,) for a copy of `like`, on the same device, aligned with the lines of the
-    cache: small products are then up to a third faster than where NumPy puts arrays."""
+def aligned_empty(size: int, like: Array) -> Array:
+    """Unset memory for `size` numbers of the dtype of `like`, on the same device, aligned with the
+    lines of the cache: small products are then up to a third faster than where NumPy puts arrays.
+    """
     if device_of(like) == "gpu":
-        return array_module(like).empty(like.size, like.dtype)
-    memory = np.empty(like.nbytes + 64, np.uint8)
+        return array_module(like).empty(size, like.dtype)
+    memory = np.empty(size * like.itemsize + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    return memory[start : start + like.nbytes].view(like.dtype)
+    return memory[start : start + size * like.itemsize].view(like.dtype)

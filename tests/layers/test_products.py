@@ -11,20 +11,27 @@ from minicnn.layers.products import aligned_empty
 
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize(
-    "limit, pieces", [(10**9, 1), (40_000, 2), (30_000, 4), (10_000, 1), (100, 1)]
+    "limit, length, width",
+    [
+        (76_800, 640, 640),
+        (76_799, 640, 128),
+        (10_000, 640, 64),
+        (100, 640, 640),
+        (50_000, 512, 256),
+        (50_000, 650, 650),
+    ],
 )
-def test_a_product_is_the_same_in_pieces(limit, pieces, given, monkeypatch):
-    """In one, two, four, and in one again: of eight each would be narrow, and more do not go into
-    640."""
+def test_a_product_is_the_same_in_pieces(limit, length, width, given, monkeypatch):
+    """In pieces as wide as the limit allows, but of one width, and whole if they were narrow."""
     rng, shapes, matmul = np.random.default_rng(0), [], np.matmul
     monkeypatch.setitem(products.PIECE, "cpu", limit)
     monkeypatch.setattr(
         np, "matmul", lambda a, b, out: (shapes.append(b.shape[-1]), matmul(a, b, out=out))[1]
     )
-    weight, columns = rng.standard_normal((2, 3, 40)), rng.standard_normal((2, 40, 640))
-    out = np.empty((2, 3, 640)) if given else None
+    weight, columns = rng.standard_normal((2, 3, 40)), rng.standard_normal((2, 40, length))
+    out = np.empty((2, 3, length)) if given else None
     product = products.product(weight, columns, out=out)
-    assert shapes == [640 // pieces]
+    assert shapes == [width]
     assert out is None or product is out
     exact, size = (
         np.einsum("gmk,gkl->gml", *factors)
@@ -64,7 +71,7 @@ def test_two_rows_together_give_what_one_gives(oh, stride, groups, channels, mon
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_memory_that_begins_with_a_line_of_the_cache(dtype):
     for size in (1, 1000):
-        memory = aligned_empty(np.ones((size, 2), dtype)[:, 0])
+        memory = aligned_empty(size, np.ones((), dtype))
         memory[...] = 1
         assert (memory.shape, memory.dtype, memory.ctypes.data % 64) == ((size,), dtype, 0)
-    assert aligned_empty(np.ones((3, 0), dtype)).shape == (0,)
+    assert aligned_empty(0, np.ones((), dtype)).shape == (0,)

@@ -1,0 +1,183 @@
+"""Winograd's form of a convolution, which needs fewer multiplications; for speed alone.
+
+Where many channels meet many, most of the time goes into products. With stride 1 and no dilation, a
+tile of m x m outputs of a k x k kernel sees t x t entries d of the image, where t = m + k - 1. For
+each pair of channels, im2col has m*m*k*k products there, and this form t*t:
+
+    y = A [(G w G^T) * (B d B^T)] A^T, summed over the input channels, where * is entry by entry
+
+Along one axis it is interpolation, read backwards. The values of two polynomials with m and k
+coefficients at t points, multiplied point by point, are those of their product, whose t
+coefficients they determine. From coefficients to values leads powers(n)[i, j] = p_i**j, j < n; the
+last point is infinity, where the highest coefficient counts alone. Multiplying polynomials is a
+convolution, linear in either; its transpose is a correlation, with the transposed matrices:
+
+    A = powers(m)^T        G = powers(k)        B = (powers(t)^-1)^T                           (1)
+
+Below, A, G and B stand for both axes: A[(a, b), (i, j)] = A[a, i] * A[b, j]. With e for one of the
+t*t products (i, j) and l for a tile of an image,
+
+    U[e, o, c] = sum_{u,v} G[e, (u, v)] * weight[o, c, u, v]                                   (2)
+    V[c, e, l] = sum_{h,w} B[e, (h, w)] * tiles[c, (h, w), l]                                  (3)
+    M[o, e, l] = sum_c U[e, o, c] * V[c, e, l]                                                 (4)
+    y[o, (a, b), l] = sum_e A[(a, b), e] * M[o, e, l] + bias[o]                                (5)
+
+Each of these lines is linear, and backward takes their transposes:
+
+    dM[o, e, l] = sum_{a,b} A[(a, b), e] * dy[o, (a, b), l]                                    (6)
+    dU[e, o, c] = sum_l dM[o, e, l] * V[c, e, l]                                               (7)
+    dweight[o, c, u, v] = sum_e G[e, (u, v)] * dU[e, o, c]                                     (8)
+    dV[c, e, l] = sum_o U[e, o, c] * dM[o, e, l]                                               (9)
+    dtiles[c, (h, w), l] = sum_e B[e, (h, w)] * dV[c, e, l]                                   (10)
+    dx = col2im(dtiles), since tiles overlap                                                  (11)
+
+t is 6 for every kernel, so one B serves all: 3x3 has tiles of 4x4 outputs, 5x5 of 2x2. Rounding
+errors depend on the points. With these they are 2 to 4 times those of im2col, but relative to the
+largest entries of a tile; infinity and nan would fill it, so then im2col is used.
+
+Source: S. Winograd, "Arithmetic Complexity of Computations", 1980; A. Lavin, S. Gray, "Fast
+algorithms for convolutional neural networks", CVPR 2016; B. Barabasz et al., "Error analysis and
+improving the accuracy of Winograd convolution for deep neural networks", 2020, for the points.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from minicnn.arguments import Pair
+from minicnn.backend import Array, device_of, matmul
+from minicnn.layers.base import Gradients, Result
+from minicnn.layers.products import aligned_empty, all_finite
+from minicnn.windows import Window, batch_last, im2col
+
+TILE = 6  # t
+POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)  # and infinity
+PRODUCTS = TILE * TILE
+
+GAIN = 1.4  # how many times fewer multiplications pay for the passes over memory
+IMAGES = 64  # whose tiles are taken together
+NARROW = 64  # tiles; with fewer in a row, products are slow
+
+
+def powers(n: int) -> Array:
+    """(t, n): the values at all points are powers(n) @ coefficients."""
+    infinity = [0.0] * (n - 1) + [1.0]
+    return np.array([*([point**j for j in range(n)] for point in POINTS), infinity])
+
+
+def pays(weight: Array, window: Window, groups: int, size: Pair, *factors: Array) -> bool:
+    """Whether this form is faster for outputs of `size` (OH, OW), and can be used: the weight and
+    the `factors`, each (N, channels, height, width), are finite."""
+    (o, c, kh, kw), (oh, ow), n = weight.shape, size, len(factors[0])
+    plain = window.stride == window.dilation == (1, 1) and groups == 1 and max(kh, kw) < TILE
+    if not plain or device_of(weight) == "gpu":
+        return False
+    mh, mw = TILE + 1 - kh, TILE + 1 - kw
+    rows, columns = -(-oh // mh), -(-ow // mw)
+    tiles = n * rows * columns * PRODUCTS * (PRODUCTS * c + o * c + mh * mw * o)  # (3) to (5)
+    multiplications = tiles + PRODUCTS * kh * kw * o * c  # (2)
+    if GAIN * multiplications > n * oh * ow * kh * kw * o * c or n * columns < NARROW:
+        return False
+    return all(map(all_finite, (weight, *map(batch_last, factors))))
+
+
+class Tiles:
+    """A convolution with outputs of `size` (OH, OW), cut into tiles: `x` and `y` are the windows
+    of a tile's entries and outputs, A, B and G stand for both axes."""
+
+    def __init__(self, weight: Array, window: Window, size: Pair, dtype: np.dtype) -> None:
+        (o, c, kh, kw), (top_bottom, left_right) = weight.shape, window.padding
+        mh, mw = tile = TILE + 1 - kh, TILE + 1 - kw
+        below, right = -size[0] % mh, -size[1] % mw  # outputs that complete the last tiles
+        padding = (top_bottom[0], top_bottom[1] + below), (left_right[0], left_right[1] + right)
+        self.x = Window((TILE, TILE), tile, padding)
+        self.y = Window(tile, tile, ((0, below), (0, right)))
+        self.G = np.kron(powers(kh), powers(kw)).astype(dtype)  # (1)
+        self.A = np.kron(powers(mh), powers(mw)).T.astype(dtype, order="C")  # (1)
+        inverse = np.linalg.inv(powers(TILE))
+        self.B = np.kron(inverse, inverse).T.astype(dtype, order="C")  # (1)
+        weight = weight.astype(dtype, copy=False).reshape(o * c, kh * kw)
+        self.U = (self.G @ weight.T).reshape(PRODUCTS, o, c)  # (2)
+
+    def blocks(self, x: Array, y: Array) -> Iterator[tuple[tuple, Array, Array, Array]]:
+        """For some of the tiles of x (C, t, t, rows, columns, N) and y (O, m, m, rows, columns, N)
+        at a time: their place, memory for a copy of them, and for their V and M."""
+        (_, o, c), (rows, columns, n) = self.U.shape, x.shape[3:]
+        images = min(n, IMAGES)
+        together = max(1, 6 * o * c // (o + c) // images)  # then V and M are larger than U
+        together = -(-columns // -(-columns // together))  # in parts of about one size
+        sizes = max(x[..., 0, 0, 0].size, y[..., 0, 0, 0].size), PRODUCTS * c, PRODUCTS * o
+        copy, v, m = (aligned_empty(size * together * images, x) for size in sizes)
+        for part in itertools.product(
+            slices(rows, 1), slices(columns, together), slices(n, images)
+        ):
+            place = ..., *part
+            tiles = x[0, 0, 0][place].size
+            V, M = (memory[: size * tiles] for memory, size in zip((v, m), sizes[1:]))
+            yield place, copy, V.reshape(c, PRODUCTS, tiles), M.reshape(o, PRODUCTS, tiles)
+
+
+def convolve(x: Array, params: Gradients, window: Window, size: Pair) -> Array:
+    """As in conv.py, where this form pays."""
+    weight = params["weight"]
+    form = Tiles(weight, window, size, x.dtype)
+    y = np.empty(form.y.padded_shape((len(x), len(weight), *size)), x.dtype)
+    bias = params["bias"].reshape(-1, 1, 1, 1, 1, 1) if "bias" in params else 0
+    x_tiles, y_tiles = form.x.view(form.x.pad(x)), form.y.view(y)
+    for place, memory, V, M in form.blocks(x_tiles, y_tiles):
+        columns = im2col(x_tiles[place], memory)
+        matmul(form.B, columns.reshape(V.shape), V)  # (3)
+        matmul(form.U, V.swapaxes(0, 1), M.swapaxes(0, 1))  # (4)
+        outputs = y_tiles[place]
+        sums = memory[: outputs.size].reshape(outputs.shape)
+        matmul(form.A, M, sums.reshape(len(weight), len(form.A), -1))
+        np.add(by_rows(sums), bias, out=by_rows(outputs))  # (5)
+    return form.y.unpad(y)
+
+
+def convolve_backward(
+    dy: Array, x: Array, params: Gradients, window: Window, need_dx: bool = True
+) -> Result:
+    """As in conv.py, where this form pays."""
+    weight = params["weight"]
+    form = Tiles(weight, window, dy.shape[2:], x.dtype)
+    A_transposed, B_transposed = (np.ascontiguousarray(matrix.T) for matrix in (form.A, form.B))
+    padded = form.x.pad(x)
+    dpadded = np.zeros_like(padded) if need_dx else None
+    x_tiles, dy_tiles = form.x.view(padded), form.y.view(form.y.pad(dy))
+    dU, share = np.zeros_like(form.U), np.empty_like(form.U)
+    for place, memory, V, M in form.blocks(x_tiles, dy_tiles):
+        columns = im2col(x_tiles[place], memory)
+        matmul(form.B, columns.reshape(V.shape), V)  # (3)
+        outputs = im2col(dy_tiles[place], memory)
+        matmul(A_transposed, outputs.reshape(len(weight), len(form.A), -1), M)  # (6)
+        dU += matmul(M.swapaxes(0, 1), V.transpose(1, 2, 0), share)  # (7)
+        if dpadded is not None:  # V is no longer needed: dV takes its place
+            matmul(form.U.transpose(0, 2, 1), M.swapaxes(0, 1), V.swapaxes(0, 1))  # (9)
+            dtiles = memory[: columns.size].reshape(columns.shape)
+            matmul(B_transposed, V, dtiles.reshape(V.shape))  # (10)
+            add_tiles(dtiles, form.x.view(dpadded)[place], form.x.stride[1])
+    dweight = dU.reshape(PRODUCTS, -1).T @ form.G  # (8)
+    grads = {"weight": dweight.reshape(weight.shape)}
+    if "bias" in params:
+        grads["bias"] = dy.sum(axis=(0, 2, 3))
+    return (None if dpadded is None else form.x.unpad(dpadded)), grads
+
+
+def slices(length: int, step: int) -> list[slice]:
+    return [slice(first, first + step) for first in range(0, length, step)]
+
+
+def by_rows(tiles: Array) -> Array:
+    """Tiles in the order of an image's memory, row by row: NumPy follows the order of axes."""
+    return tiles.transpose(0, 1, 3, 4, 2, 5)
+
+
+def add_tiles(dtiles: Array, into: Array, stride: int) -> None:
+    """Adds one row of tiles to a view of images, `stride` columns of each tile at a time, since
+    these do not overlap."""
+    for first in range(0, TILE, stride):
+        part = slice(first, first + stride)
+        view = by_rows(into[:, :, part])
+        view += by_rows(dtiles[:, :, part])  # (11)
