@@ -136,5 +136,5 @@ def aligned_empty(size: int, like: Array) -> Array:
     if device_of(like) == "gpu":
         return array_module(like).empty(size, like.dtype)
     memory = np.empty(size * like.itemsize + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    start = -memory.__array_interface__["data"][0] % 64
     return memory[start : start + size * like.itemsize].view(like.dtype)
