@@ -57,7 +57,7 @@ PRODUCTS = TILE * TILE
 
 GAIN = 1.4  # how many times fewer multiplications pay for the passes over memory
 IMAGES = 64  # whose tiles are taken together
-NARROW = 64  # tiles; with fewer in a row, products are slow
+FEWEST = 64  # tiles; with fewer, products are slow
 
 
 def powers(n: int) -> Array:
@@ -77,7 +77,7 @@ def pays(weight: Array, window: Window, groups: int, size: Pair, *factors: Array
     rows, columns = -(-oh // mh), -(-ow // mw)
     tiles = n * rows * columns * PRODUCTS * (PRODUCTS * c + o * c + mh * mw * o)  # (3) to (5)
     multiplications = tiles + PRODUCTS * kh * kw * o * c  # (2)
-    if GAIN * multiplications > n * oh * ow * kh * kw * o * c or n * columns < NARROW:
+    if GAIN * multiplications > n * oh * ow * kh * kw * o * c or n * rows * columns < FEWEST:
         return False
     return all(map(all_finite, (weight, *map(batch_last, factors))))
 
@@ -106,11 +106,13 @@ class Tiles:
         (_, o, c), (rows, columns, n) = self.U.shape, x.shape[3:]
         images = min(n, IMAGES)
         together = max(1, 6 * o * c // (o + c) // images)  # then V and M are larger than U
-        together = -(-columns // -(-columns // together))  # in parts of about one size
+        across = -(-columns // -(-columns // together))  # parts of a row, of about one size
+        down = max(1, together // columns)
+        most = min(rows, down) * across * images
         sizes = max(x[..., 0, 0, 0].size, y[..., 0, 0, 0].size), PRODUCTS * c, PRODUCTS * o
-        copy, v, m = (aligned_empty(size * together * images, x) for size in sizes)
+        copy, v, m = (aligned_empty(size * most, x) for size in sizes)
         for part in itertools.product(
-            slices(rows, 1), slices(columns, together), slices(n, images)
+            slices(rows, down), slices(columns, across), slices(n, images)
         ):
             place = ..., *part
             tiles = x[0, 0, 0][place].size
@@ -171,13 +173,13 @@ def slices(length: int, step: int) -> list[slice]:
 
 def by_rows(tiles: Array) -> Array:
     """Tiles in the order of an image's memory, row by row: NumPy follows the order of axes."""
-    return tiles.transpose(0, 1, 3, 4, 2, 5)
+    return tiles.transpose(0, 3, 1, 4, 2, 5)
 
 
 def add_tiles(dtiles: Array, into: Array, stride: int) -> None:
-    """Adds one row of tiles to a view of images, `stride` columns of each tile at a time, since
-    these do not overlap."""
-    for first in range(0, TILE, stride):
-        part = slice(first, first + stride)
-        view = by_rows(into[:, :, part])
-        view += by_rows(dtiles[:, :, part])  # (11)
+    """Adds tiles to a view of images, one row of tiles and `stride` columns of each tile at a time,
+    since these do not overlap."""
+    for row, first in itertools.product(range(dtiles.shape[3]), range(0, TILE, stride)):
+        part = ..., slice(first, first + stride), slice(row, row + 1), slice(None), slice(None)
+        view = by_rows(into[part])
+        view += by_rows(dtiles[part])  # (11)

@@ -23,7 +23,7 @@ GEOMETRIES = [  # kernel, padding (top, bottom, left, right), image, images
 def always(monkeypatch):
     """Every convolution that can be is in this form, in several blocks."""
     monkeypatch.setattr(winograd, "GAIN", 0)
-    monkeypatch.setattr(winograd, "NARROW", 0)
+    monkeypatch.setattr(winograd, "FEWEST", 0)
     monkeypatch.setattr(winograd, "IMAGES", 2)
 
 
@@ -166,7 +166,7 @@ def test_where_it_is_taken(taken):
 
     assert passes(Conv2D(32, 64, 3, padding=1), 16, 32, 16, 16) == 2
     assert passes(Conv2D(32, 64, 5, padding=2), 16, 32, 14, 14) == 2
-    assert passes(Conv2D(32, 64, 3, padding=1), 1, 32, 16, 16) == 0  # few tiles in a row
+    assert passes(Conv2D(32, 64, 3, padding=1), 3, 32, 16, 16) == 0  # few tiles
     assert passes(Conv2D(3, 64, 3, padding=1), 16, 3, 16, 16) == 0  # few channels
     assert passes(Conv2D(32, 64, 3, padding=1, stride=2), 64, 32, 32, 32) == 0
     assert passes(Conv2D(32, 64, 3, padding=2, dilation=2), 16, 32, 16, 16) == 0
