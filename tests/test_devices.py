@@ -55,7 +55,7 @@ from minicnn.runs.checkpoint import (
     save_weights,
 )
 from minicnn.runs.settings import Origin, Settings
-from minicnn.training import TrainingError, parallel
+from minicnn.training import TrainingError, chunks
 from minicnn.training.parallel import batch_gradients
 
 QUIET = {"progress": False}
@@ -427,9 +427,9 @@ def test_evaluation_on_a_gpu_is_cut_so_that_memory_suffices(
     monkeypatch.setattr(
         Sequential, "__call__", lambda net, x: (sizes.append(len(x)), call(net, x))[1]
     )
-    monkeypatch.setitem(parallel.EVALUATION_CHUNK_SIZES, "gpu", 120)
+    monkeypatch.setitem(chunks.EVALUATION_CHUNK_SIZES, "gpu", 120)
     loss, accuracy_there = evaluate(net.to("gpu"), test_set.to("gpu"), workers=2)
-    assert sizes == [120, 120, 60]
+    assert sizes == [100, 100, 100]
     assert_equal_but_for_rounding(np.float32(loss), exact, size)
     assert accuracy_there == accuracy
 

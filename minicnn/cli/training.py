@@ -26,6 +26,7 @@ from minicnn.runs.fine_tuning import start_from
 from minicnn.runs.settings import RECIPES, Origin, Settings
 from minicnn.runs.stopping import Stopped
 from minicnn.text import number
+from minicnn.training.chunks import training_cut
 from minicnn.training.freezing import frozen_names
 from minicnn.training.history import History, Position, TrainingError
 from minicnn.training.loop import check_fit, estimate_seconds
@@ -261,7 +262,8 @@ def _announce(
     done = len(start.history.train_loss) + start.seen / len(train_set)
     place = f"the {net.device}"
     if net.device == "cpu":
-        workers = worker_count(net, min(batch_size, len(train_set)), args.workers, ranks=ranks)
+        chunks = training_cut(net, train_set.images.shape[1:])(min(batch_size, len(train_set)))
+        workers = worker_count(net, chunks, args.workers, ranks)
         place += f" with {number(workers, 'worker')}"
     else:
         place += f" ({gpu_findings()[0][1]})"

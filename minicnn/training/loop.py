@@ -16,6 +16,7 @@ from minicnn.losses import softmax_cross_entropy
 from minicnn.notebook import notebook_cell, rendered
 from minicnn.optimizers import SGD, Optimizer, constant
 from minicnn.training.capture import CapturedStep, check_capture
+from minicnn.training.chunks import training_cut
 from minicnn.training.freezing import frozen_names
 from minicnn.training.history import (
     History,
@@ -245,7 +246,8 @@ def estimate_seconds(
     train = train.to(net.device)
     batch_size = min(integer("batch_size", batch_size, 1), len(train))
     index = np.arange(math.ceil(batch_size / ranks.size))
-    workers = worker_count(net, batch_size, workers, ranks=ranks)
+    chunks = training_cut(net, train.images.shape[1:])(batch_size)
+    workers = worker_count(net, chunks, workers, ranks)
     with batch_gradients(net, train, len(index), workers) as gradients:
         for _ in range(2):  # the first one also warms up
             start = time.perf_counter()

@@ -1,15 +1,14 @@
-"""A batch, cut into chunks that fit in the cache and spread over the cores.
+"""A batch, cut into chunks that spread over the cores.
 
 The loss is a mean over the n images of the batch, so with n_c images in chunk c
 
     loss = sum_c (n_c / n) * loss_c                                                        (1)
     dparam = sum_c (n_c / n) * dparam_c                                                    (2)
 
-Each chunk goes forward and back through the whole network before its core takes the next one. The
-sizes of chunks differ by at most one image, and chunks are cut and added up in the same way for any
-number of workers, so the result is the same, bit for bit. A GPU takes the whole batch at once,
-unless the network mixes images or draws numbers: then it takes the same chunks as a CPU, to compute
-the same result.
+Each chunk goes forward and back through the whole network before its core takes the next one.
+Chunks are cut, as chunks.py tells, and added up in the same way for any number of workers, so the
+result is the same, bit for bit. A GPU takes the whole batch at once, unless the network mixes
+images or draws numbers: then it takes the same chunks as a CPU, to compute the same result.
 
 Random numbers follow from a key, (seed, epoch, step) in `fit`, to which the number of the chunk is
 added. State, such as that of batch normalisation, becomes the mean of what the chunks ask for:
@@ -36,12 +35,11 @@ from minicnn.backend import Array, array_module
 from minicnn.datasets import Dataset
 from minicnn.layers.base import Key, Layer
 from minicnn.losses import softmax_cross_entropy
+from minicnn.training.chunks import Cut, evaluation_cut, training_cut
 from minicnn.training.cores import cores
 from minicnn.training.ordered import OrderedSum, Term
 from minicnn.training.workers import worker_map
 
-CHUNK_SIZE = 64  # images: large enough for long rows, small enough for the cache
-EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape more images fit
 CHUNKS_AT_ONCE = 4  # for each worker: a batch of 256 is one round of jobs, even for one worker
 
 Loss = Callable[[Array, Array], tuple[Array, Array]]
@@ -94,14 +92,12 @@ class Alone:
 ALONE = Alone()
 
 
-def worker_count(
-    net: Layer, images: int, workers: int | None, size: int = CHUNK_SIZE, ranks: Alone = ALONE
-) -> int:
-    """How many workers of a process share its part of `images` images: as many as there are chunks
-    of `size`, up to `workers` or, if that is None, its part of the cores; one for a GPU."""
+def worker_count(net: Layer, chunks: list[range], workers: int | None, ranks: Alone = ALONE) -> int:
+    """How many workers of a process share its part of `chunks`: as many as there are, up to
+    `workers` or, if that is None, its part of the cores; one for a GPU."""
     own_cores = max(1, cores() // ranks.neighbours)
     workers = own_cores if workers is None else integer("workers", workers, 1)
-    return 1 if net.device == "gpu" else min(workers, math.ceil(images / ranks.size / size))
+    return 1 if net.device == "gpu" else min(workers, math.ceil(len(chunks) / ranks.size))
 
 
 @contextlib.contextmanager
@@ -116,11 +112,12 @@ def batch_gradients(
 ) -> Iterator[Callable[..., BatchGradients]]:
     """A function (index, key=()) -> BatchGradients for batches of up to `batch_size` images. It
     spreads the work over up to `workers` processes (all cores if None) of each of the `ranks`."""
-    workers = worker_count(net, min(batch_size, len(data)), workers, ranks=ranks)
+    cut = training_cut(net, data.images.shape[1:])
+    workers = worker_count(net, cut(min(batch_size, len(data))), workers, ranks)
     if net.device == "gpu":
-        yield functools.partial(_on_gpu, net, data, loss, augment, ranks)
+        yield functools.partial(_on_gpu, net, data, loss, augment, ranks, cut)
         return
-    chunks = _Chunks(net, data, loss, augment, ranks, CHUNKS_AT_ONCE * workers)
+    chunks = _Chunks(net, data, loss, augment, ranks, cut, CHUNKS_AT_ONCE * workers)
     with worker_map(chunks.work, workers) as map_:
         yield functools.partial(chunks.sum_over, map_)
 
@@ -153,13 +150,13 @@ def _on_gpu(
     loss: Loss,
     augment: Augment | None,
     ranks: Alone,
+    cut: Cut,
     index: Array,
     key: Key = (),
 ) -> BatchGradients:
-    cut = ranks.size > 1 or augment or net.mixes_images or net.at((0,)) is not net
-    if not cut:
+    if not (ranks.size > 1 or augment or net.mixes_images or net.at((0,)) is not net):
         return gradients(net, data, loss, augment, index, (*key, 0))
-    jobs = _jobs(index, key)
+    jobs = _jobs(cut, index, key)
     own = (
         gradients(net, data, loss, augment, chunk, chunk_key, share)
         for chunk, chunk_key, share in (jobs[c] for c in ranks.share(len(jobs)))
@@ -177,9 +174,10 @@ class _Chunks:
         loss: Loss,
         augment: Augment | None,
         ranks: Alone,
+        cut: Cut,
         slots: int,
     ) -> None:
-        self.net, self.settings, self.ranks = net, (data, loss, augment), ranks
+        self.net, self.settings, self.ranks, self.cut = net, (data, loss, augment), ranks, cut
         self.arrays = _shared(net.arrays)
         self.slots = [_shared(net.params) for _ in range(slots)]
         self.shapes = {name: parameter.shape for name, parameter in net.params.items()}
@@ -201,7 +199,7 @@ class _Chunks:
         """The gradients of the batch, with the network's present weights and state."""
         for name, array in self.net.arrays.items():
             self.arrays[name][...] = array
-        jobs = _jobs(index, key)
+        jobs = _jobs(self.cut, index, key)
         own = [(i % len(self.slots), *jobs[c]) for i, c in enumerate(self.ranks.share(len(jobs)))]
         return _sum(self.net, jobs, self.ranks, self._found(own, map_))
 
@@ -211,10 +209,12 @@ class _Chunks:
                 yield found._replace(grads=grads)
 
 
-def _jobs(index: Array, key: Key) -> list[tuple[Array, Key, float]]:
+def _jobs(cut: Cut, index: Array, key: Key) -> list[tuple[Array, Key, float]]:
     """(chunk, its key, its share of the images) for each chunk of a batch."""
-    chunks = _equal_chunks(index)
-    return [(chunk, (*key, c), len(chunk) / len(index)) for c, chunk in enumerate(chunks)]
+    return [
+        (index[chunk.start : chunk.stop], (*key, c), len(chunk) / len(index))
+        for c, chunk in enumerate(cut(len(index)))
+    ]
 
 
 def _sum(
@@ -257,10 +257,8 @@ def loss_and_correct(
         chunk_loss, _ = loss(logits, labels)
         return chunk_loss * (len(chunk) / len(data)), _correct(logits, labels)  # (1)
 
-    size = EVALUATION_CHUNK_SIZES[net.device]
-    with worker_map(work, worker_count(net, len(data), workers, size, ranks)) as map_:
-        images = range(len(data))
-        chunks = [images[first : first + size] for first in images[::size]]
+    chunks = evaluation_cut(net, data.images.shape[1:])(len(data))
+    with worker_map(work, worker_count(net, chunks, workers, ranks)) as map_:
         own = map_([chunks[c] for c in ranks.share(len(chunks))])
     every = ranks.gathered([(float(a), int(b)) for a, b in own])
     losses, corrects = zip(*itertools.chain(*every))
@@ -273,14 +271,6 @@ def _shared(arrays: dict[str, Array]) -> dict[str, Array]:
         name: np.frombuffer(mmap.mmap(-1, a.nbytes), a.dtype).reshape(a.shape)
         for name, a in arrays.items()
     }
-
-
-def _equal_chunks(index: Array) -> list[Array]:
-    """As few chunks as CHUNK_SIZE allows, all about equal: a small last chunk would give poor
-    statistics."""
-    count = math.ceil(len(index) / CHUNK_SIZE)
-    bounds = [c * len(index) // count for c in range(count + 1)]
-    return [index[first:stop] for first, stop in zip(bounds, bounds[1:])]
 
 
 def _correct(logits: Array, labels: Array) -> Array:

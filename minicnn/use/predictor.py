@@ -26,9 +26,10 @@ from minicnn.layers import Layer
 from minicnn.losses import softmax
 from minicnn.runs.run_folder import open_run
 from minicnn.runs.settings import Origin
+from minicnn.training.chunks import images_that_fit
 from minicnn.training.cores import cores
 
-CHUNK = 256  # pictures in a forward pass
+CHUNK = 256  # pictures in a forward pass, or fewer if they are large
 SHARE = 16  # pictures that a thread reads at a time: one alone may take less than handing it over
 
 
@@ -173,9 +174,10 @@ class Predictor:
 
 
 def probabilities(net: Layer, images: Array) -> Array:
-    """Of each class, float64 (N, K) on the host, for images of bytes (N, C, H, W), of which a few
-    hundred at a time are taken to the network's device."""
-    parts = [images[first : first + CHUNK] for first in range(0, len(images), CHUNK)]
+    """Of each class, float64 (N, K) on the host, for images of bytes (N, C, H, W), of which up to
+    a few hundred at a time are taken to the network's device."""
+    size = images_that_fit(net, images.shape[1:], CHUNK)
+    parts = [images[first : first + size] for first in range(0, len(images), size)]
     logits = [net(as_input(to_device(part, net.device), net.dtype)) for part in parts]
     return np.concatenate([softmax(to_device(part, "cpu").astype(np.float64)) for part in logits])
 

@@ -31,12 +31,8 @@ from minicnn import (
     reference,
 )
 from minicnn.training import parallel
-from minicnn.training.parallel import (
-    CHUNK_SIZE,
-    EVALUATION_CHUNK_SIZES,
-    batch_gradients,
-    loss_and_correct,
-)
+from minicnn.training.chunks import CHUNK_SIZE, EVALUATION_CHUNK_SIZES
+from minicnn.training.parallel import batch_gradients, loss_and_correct
 from minicnn.training.workers import worker_map
 
 
@@ -109,6 +105,20 @@ def test_any_number_of_workers_gives_the_same_bits(platform, new_net, small_digi
         results.append((steps, loss_and_correct(net, train, count)))
     assert results[0][0][0] != results[0][0][2]
     assert results.count(results[0]) == len(results)
+
+
+def test_any_size_of_batch_gives_the_same_bits_for_any_number_of_workers(new_net, small_digits):
+    train, _ = small_digits
+    sizes = (1, 15, 16, 17, 32, 33, 63, 64, 100, 256)
+    results = []
+    for count in (1, 2, 3):
+        net = new_net()
+        with batch_gradients(net, train, max(sizes), count) as gradients:
+            found = [gradients(np.arange(n)) for n in sizes]
+            grads = [{name: g.tobytes() for name, g in part.grads.items()} for part in found]
+        losses = [part.loss for part in found]
+        results.append((losses, grads, [loss_and_correct(net, train[:n], count) for n in sizes]))
+    assert results == results[:1] * 3
 
 
 @pytest.mark.parametrize("platform", ["linux", "elsewhere"])

@@ -40,7 +40,8 @@ from minicnn.runs.checkpoint import (
 )
 from minicnn.runs.stopping import Stopped
 from minicnn.training import Position, TrainingError, estimate_seconds
-from minicnn.training.parallel import CHUNK_SIZE, batch_gradients
+from minicnn.training.chunks import CHUNK_SIZE
+from minicnn.training.parallel import batch_gradients
 
 AUGMENT = Augmentation(mirror=True, shift=1, erase=0.5)
 RUN = Settings(lr=0.1), Origin("small", "stripes", ("rows", "columns", "both"))
@@ -370,9 +371,9 @@ def test_an_odd_image_joins_a_chunk(data):
 
     net = Sequential(Sized(1), Flatten(), Linear(64, 3))
     with batch_gradients(net, data, 300, workers=1) as gradients:
-        for n in 1, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE + 1, 300:
+        for n in 1, CHUNK_SIZE // 2, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE + 1, 300:
             gradients(np.arange(n))
-    assert sizes == [1, 64, 32, 33, 43, 43, 43, 60, 60, 60, 60, 60]
+    assert sizes == [1, 32, 64, 32, 33, 43, 43, 43, 60, 60, 60, 60, 60]
 
 
 def test_pytorch_loads_the_weights_with_one_line_and_the_other_way_round(data, tmp_path):
