@@ -5,7 +5,7 @@ All use the same recipe, initial weights and order of images; testing is not tim
 python benchmarks/bench_accuracy.py
 python benchmarks/bench_accuracy.py --recipe fast90         the shortest way to 90 %
 python benchmarks/bench_accuracy.py --quick                 does it run? on digits
-python benchmarks/bench_accuracy.py --from benchmarks/results/accuracy.json
+python benchmarks/bench_accuracy.py --from accuracy.json
 """
 
 import argparse

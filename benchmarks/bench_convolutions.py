@@ -2,7 +2,7 @@
 
 python benchmarks/bench_convolutions.py
 python benchmarks/bench_convolutions.py --quick             does it run?
-python benchmarks/bench_convolutions.py --from benchmarks/results/convolutions.json
+python benchmarks/bench_convolutions.py --from convolutions.json
 """
 
 import argparse

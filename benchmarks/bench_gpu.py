@@ -4,11 +4,10 @@ CPU, and with what the GPU's own bandwidth and arithmetic allow; steps also as C
 python benchmarks/bench_gpu.py
 python benchmarks/bench_gpu.py --all                        tests, capture, this, ten epochs
 python benchmarks/bench_gpu.py --quick --device cpu         does it run? without a GPU
-python benchmarks/bench_gpu.py --from benchmarks/results/networks_gpu.json
+python benchmarks/bench_gpu.py --from networks_gpu.json
 """
 
 import argparse
-import math
 import subprocess
 import sys
 import tempfile
@@ -16,19 +15,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from unittest import mock
 
 import bench_layers
 import harness
 import numpy as np
 from harness import MB, Skipped, find, markdown, ratio, spread
+from limits import floor_seconds, peaks, work_of
 from matplotlib.figure import Figure
 
 import minicnn
-from minicnn import AvgPool2D, Flatten, Sequential
 from minicnn.backend import DeviceError, choose_device, to_device
-from minicnn.layers import Layer
 from minicnn.optimizers import cosine
 from minicnn.training import capture
 
@@ -83,75 +80,6 @@ The floor is the larger of bytes / bandwidth and operations / rate, both measure
 Each layer is taken as a pass of its own over memory that no cache keeps, and each product as made
 the plain way: a batch that fits in the cache, a fused layer or Winograd's algorithm may go below.
 """
-
-
-class Work(NamedTuple):
-    """What a step needs at least: bytes moved, and operations."""
-
-    moved_bytes: int
-    operations: int
-
-
-class Peaks(NamedTuple):
-    """What the device reaches: bytes moved and operations, each per second."""
-
-    bandwidth: float
-    rate: float
-
-
-def layer_work(
-    layer: Layer, x_shape: tuple[int, ...], backward: bool, need_dx: bool = True
-) -> Work:
-    """The work of one pass over x of `x_shape`, forward or both ways, counted as in NOTE."""
-    if isinstance(layer, Flatten):
-        return Work(0, 0)
-    x, y = math.prod(x_shape), math.prod(layer.output_shape(x_shape))
-    params = sum(parameter.size for parameter in layer.params.values())
-    numbers, products = x + params + y, layer.multiply_adds(x_shape)
-    if backward:
-        known = x if params else 0 if isinstance(layer, AvgPool2D) else y
-        numbers += y + known + params  # dy, and the gradients of the parameters
-        numbers += x + params if need_dx else 0
-        products *= 3 if need_dx else 2
-    return Work(4 * numbers, 2 * products)
-
-
-def network_work(net: Sequential, x_shape: tuple[int, ...], training: bool) -> Work:
-    """The work of one step, counted as in NOTE."""
-    works = [
-        layer_work(layer, shape, training, need_dx=i > 0)
-        for i, (layer, shape, _) in enumerate(net.trace(x_shape))
-    ]
-    if training:
-        logits = math.prod(net.output_shape(x_shape))
-        params = sum(parameter.size for parameter in net.params.values())
-        works.append(Work(4 * (2 * logits + 5 * params), 0))
-    return Work(*map(sum, zip(*works)))
-
-
-def work_of(record: dict) -> Work:
-    """The work of a record's contestant in one step or pass."""
-    if record["work"] == "layers":
-        layer = eval(record["layer"], vars(minicnn))
-        return layer_work(layer, tuple(record["shape"]), record["backward"])
-    net = eval(record["net"], vars(minicnn))
-    return network_work(net, (record["batch"], *record["image"]), record["work"] == "train")
-
-
-def floor_seconds(work: Work, peaks: Peaks) -> float:
-    return max(work.moved_bytes / peaks.bandwidth, work.operations / peaks.rate)
-
-
-def peaks(records: list[dict]) -> Peaks | None:
-    """The best medians measured for the device itself; None if that failed."""
-    best = {
-        work: max(
-            (spread(r["rates"]).median for r in records if r["work"] == work and "rates" in r),
-            default=None,
-        )
-        for work in ("copy", "sgemm")
-    }
-    return Peaks(best["copy"], best["sgemm"]) if all(best.values()) else None
 
 
 def race(args: argparse.Namespace, what: str, work: dict, tasks: int = 1) -> list[dict]:

@@ -1,8 +1,9 @@
-"""Each layer of LeNet and five wide convolutions, forward and backward, against PyTorch.
+"""Each layer of LeNet and five wide convolutions, forward and backward, against PyTorch and
+against the least time that this machine allows.
 
 python benchmarks/bench_layers.py
 python benchmarks/bench_layers.py --quick                   does it run?
-python benchmarks/bench_layers.py --from benchmarks/results/layers.json
+python benchmarks/bench_layers.py --from layers.json
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterable
 
 import harness
+import limits
 from harness import Spread, find, geometric_mean, gigaflops, markdown, ratio, spread
 from matplotlib.figure import Figure
 
@@ -17,7 +19,21 @@ import minicnn
 
 BATCH = 256
 PASSES = 8  # of a small layer in one step, so that handing out the work does not count
-SGEMM_SIZES = (512, 1024, 2048)
+PROBES = {  # of one core: square matrices, bytes of the array that is copied, NumPy's functions
+    "sgemm": (512, 1024, 2048),
+    "copy": tuple(1 << power for power in (17, 19, 20, 21, 22, 24, 26)),
+    "functions": ("exp", "tanh"),
+}
+QUICK_PROBES = {"sgemm": (64,), "copy": (1 << 15,), "functions": ("exp", "tanh")}
+LENET = {"net": repr(minicnn.lenet()), "image": (1, 28, 28), "batch": BATCH}
+NOTE = """
+The floor is the larger of two times: that of a layer's products at sgemm's peak and its values of
+exp or tanh at NumPy's speed, one after the other; and that of the bytes that it must read and write
+once, as bench_gpu.py counts them, at the speed of a copy that moves as many as a chunk forward.
+A core can do both at once, but NumPy's calls cannot: for them, the sum is nearer the truth. Several
+cores need their part of one core's time. "reached" is the floor's share of the time measured. Above
+100 % the cache was faster than in a copy, or Winograd's algorithm did with fewer products.
+"""
 WIDE = [
     ("Conv2D(3, 32, 3, padding=1)", (64, 3, 32, 32)),
     ("Conv2D(32, 64, 3, padding=1)", (64, 32, 32, 32)),
@@ -61,15 +77,20 @@ def race(args: argparse.Namespace, cells: list[dict], cores: Iterable[int]) -> l
 
 
 def measure(args: argparse.Namespace) -> list[dict]:
-    both = (False, True)
+    both, probes = (False, True), PROBES
     if args.quick:
-        to_measure, sizes = cells([("Conv2D(1, 2, 3)", (4, 1, 8, 8))], both), [64]
+        to_measure, probes = cells([("Conv2D(1, 2, 3)", (4, 1, 8, 8))], both), QUICK_PROBES
     else:
         to_measure = cells(WIDE, both) + cells(lenet_layers(), both, PASSES)
-        sizes = SGEMM_SIZES
-    sgemm = {"framework": "minicnn", "work": "sgemm", "cores": 1, "sizes": sizes}
-    records = harness.race([sgemm], args.rounds, args.seconds_per_round, len(sizes))
-    return records + race(args, to_measure, sorted({1, harness.cores()}))
+    records, cores = [], sorted({1, harness.cores()})
+    for work, sizes in probes.items():
+        probe = {"framework": "minicnn", "work": work, "cores": 1, "sizes": sizes}
+        records += harness.race([probe], args.rounds, args.seconds_per_round, len(sizes))
+    for n in cores:
+        step = {"framework": "minicnn", "cores": n, **LENET}
+        steps = [step | {"work": work} for work in ("train", "infer")]
+        records += harness.race(steps, args.rounds, args.seconds_per_round)
+    return records + race(args, to_measure, cores)
 
 
 def peak_gigaflops(records: list[dict]) -> float:
@@ -113,6 +134,37 @@ def minicnn_gigaflops(record: dict) -> float | None:
     return gigaflops(record, multiply_adds, record["backward"]) if multiply_adds else None
 
 
+def floor_cells(record: dict, core: limits.Core | None) -> tuple:
+    """The floor, what sets it, and the share that is reached, of a record of minicnn."""
+    layer = eval(record["layer"], vars(minicnn))
+    if core is None or isinstance(layer, minicnn.Flatten):
+        return None, None, None
+    seconds, cause = limits.layer_floor(layer, tuple(record["shape"]), record["backward"], core)
+    floor = seconds / record["cores"]
+    return f"{1e6 * floor:,.1f}", cause, f"{floor * spread(record['rates']).median:.0%}"
+
+
+def lenet_table(records: list[dict], core: limits.Core) -> str:
+    """The whole step of LeNet beside the sum of its layers' floors."""
+    rows = []
+    for record in (r for r in records if r["work"] in ("train", "infer") and "rates" in r):
+        net, batch, cores = eval(record["net"], vars(minicnn)), record["batch"], record["cores"]
+        shape, seconds = (batch, *record["image"]), batch / spread(record["rates"]).median
+        floor = limits.network_floor(net, shape, record["work"] == "train", core) / cores
+        times = f"{1e6 * seconds:,.1f}", f"{1e6 * floor:,.1f}", f"{floor / seconds:.0%}"
+        rows.append((record["work"], cores, *times))
+    return markdown(("LeNet", "cores", "µs", "floor of its layers, µs", "reached"), rows)
+
+
+def machine(core: limits.Core) -> str:
+    """What the floors are made of, in one line."""
+    copies = ", ".join(
+        f"{moved / 1e6:.1f} MB: {rate / 1e9:.0f}" for moved, rate in core.bandwidths.items()
+    )
+    functions = ", ".join(f"{name} {1e9 * s:.2f}" for name, s in core.seconds.items())
+    return f"A copy that moves so much, GB/s: {copies}. NumPy's functions, ns: {functions}.\n"
+
+
 def measured(results: dict) -> list[dict]:
     """minicnn's records of layers."""
     return [
@@ -124,11 +176,17 @@ def measured(results: dict) -> list[dict]:
 
 def table(results: dict) -> str:
     records, cores = results["records"], results["environment"]["cores"]
-    peak = peak_gigaflops(records)
+    peak, core = peak_gigaflops(records), limits.core(records)
     header = ("x", "layer", "pass", "cores", "minicnn / PyTorch", "GFLOP/s", "of sgemm's peak")
+    rows = [
+        (*row(record, records, peak), *floor_cells(record, core)) for record in measured(results)
+    ]
     return (
-        f"sgemm's peak: {peak:.1f} GFLOP/s a core.\n\n"
-        + markdown(header, [row(record, records, peak) for record in measured(results)])
+        f"sgemm's peak: {peak:.1f} GFLOP/s a core.\n"
+        + (machine(core) if core else "")
+        + "\n"
+        + markdown((*header, "floor, µs", "set by", "reached"), rows)
+        + (f"{NOTE}\n{lenet_table(records, core)}" if core else "")
         + f"\nWide convolutions, forward and backward, {cores} cores, geometric mean against "
         f"PyTorch: {wide_mean(records, cores) or 'not measured'}.\n"
     )

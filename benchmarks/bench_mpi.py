@@ -3,7 +3,7 @@ model for up to 1,024 on three networks.
 
 python benchmarks/bench_mpi.py
 python benchmarks/bench_mpi.py --quick                      does it run?
-python benchmarks/bench_mpi.py --from benchmarks/results/mpi.json
+python benchmarks/bench_mpi.py --from mpi.json
 
 Ranks and workers take turns, as everywhere here. A step on R ranks is taken to last
 
@@ -36,6 +36,7 @@ from minicnn import SGD
 from minicnn.datasets import Dataset
 from minicnn.models import IMAGE
 from minicnn.training import mpi, parallel
+from minicnn.training.chunks import CHUNK_SIZE
 from minicnn.training.ordered import OrderedSum
 from minicnn.zoo import MODELS, wide
 
@@ -164,7 +165,7 @@ def _network(name: str):
 
 
 def _chunk(name: str, data: Dataset) -> None:
-    index = np.arange(parallel.CHUNK_SIZE)
+    index = np.arange(CHUNK_SIZE)
     parallel.gradients(_network(name), data, parallel.softmax_cross_entropy, None, index, ())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from minicnn import SGD
 from minicnn.datasets import Dataset
-from minicnn.training import parallel
+from minicnn.training import chunks, parallel
 from minicnn.zoo import MODELS
 
 BATCH, STEPS = 256, 60
@@ -29,7 +29,7 @@ CASES = [  # network, images in a chunk, workers
 
 
 def images_per_second(model: str, chunk: int, workers: int, data: Dataset) -> float:
-    parallel.CHUNK_SIZE = chunk
+    chunks.CHUNK_SIZE = chunk
     rng = np.random.default_rng(0)
     net, optimizer = MODELS[model].build(rng), SGD(0.1)
     with parallel.batch_gradients(net, data, BATCH, workers) as gradients:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import processor
 import threadpoolctl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -260,7 +261,8 @@ def log_ticks(axes: Axes, values: Iterable[float]) -> None:
 
 
 def environment(device: str) -> dict:
-    """What the numbers depend on."""
+    """What the numbers depend on. Contestants inherit this process's variables, and so does the
+    process that tells which kernels are in use."""
     blas = [b for b in threadpoolctl.threadpool_info() if b["user_api"] == "blas"]
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -271,9 +273,11 @@ def environment(device: str) -> dict:
         "BLAS": ", ".join(f"{b['internal_api']} {b['version']}" for b in blas),
         "torch": _version("torch"),
         "system": f"{platform.system()} {platform.machine()}",
-        "CPU": _cpu(),
+        "CPU": processor.cpu(),
         "cores": cores(),
-    } | (_gpu() if device == "gpu" else {})
+        **processor.in_use(),
+        **(_gpu() if device == "gpu" else {}),
+    }
 
 
 def _gpu() -> dict:
@@ -318,29 +322,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> str:
-    with contextlib.suppress(FileNotFoundError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def measured_on(results: dict) -> str:
     """The device, "cpu" or "gpu"."""
     return results["settings"].get("device", "cpu")
 
 
 def heading(results: dict) -> str:
-    """Date, machine and versions in one line."""
+    """Date, machine, versions and kernels in one line, and what the libraries were held to."""
     env, rounds = results["environment"], results["settings"].get("rounds")
     medians = f"Medians (10th to 90th percentile) of {rounds} alternating rounds.\n\n"
     gpu = ""
     if "GPU" in env:
         gpu = f"{env['GPU']}, driver {env['driver']}, CUDA {env['CUDA']}, CuPy {env['cupy']}; "
     return (
-        f"{env['date'][:10]}, {env['CPU']}, {env['cores']} cores; {gpu}minicnn {env['commit']}, "
-        f"NumPy {env['numpy']} ({env['BLAS']}), PyTorch {env['torch']}, Python {env['python']}.\n\n"
+        f"{processor.held_to(env)}{env['date'][:10]}, {env['CPU']}, {env['cores']} cores; {gpu}"
+        f"minicnn {env['commit']}, {processor.versions(env)}.\n\n"
     ) + (medians if rounds else "")
 
 
@@ -368,8 +364,10 @@ def command_line(
     add("--frameworks", nargs="+", choices=FRAMEWORKS, default=FRAMEWORKS)
     if device:
         add("--device", choices=DEVICES, default=device, help="default: %(default)s")
+    if device != "gpu":
+        add("--held-to", choices=processor.HELD_TO, help="use no newer instructions than these")
     add("--quick", action="store_true", help="does it run? a tiny run, saved only with --out")
-    add("--out", type=as_path, help="folder of the results; default: benchmarks/results")
+    add("--out", type=as_path, help="default: the processor's folder in benchmarks/results")
     add("--from", type=as_path, dest="source", metavar="JSON", help="draw again what was measured")
     return parser
 
@@ -385,10 +383,13 @@ def main(
     GPU under NAME_gpu. If a GPU is requested and none works, it says why and exits with 2."""
     if args.quick and "rounds" in args:
         args.rounds, args.seconds_per_round = 2, 0.001
-    out = args.out or (None if args.quick else HERE / "results")
+    out = args.out
     if args.source:
         results = json.loads(args.source.read_text())
+        out = out or args.source.parent
     else:
+        if level := getattr(args, "held_to", None):
+            processor.hold(level)
         try:
             args.device = choose_device(getattr(args, "device", "cpu"))
         except DeviceError as error:
@@ -396,6 +397,10 @@ def main(
             sys.exit(2)
         settings = {k: v for k, v in vars(args).items() if k not in ("out", "source")}
         env = environment(args.device)
+        if level and processor.instructions(env["kernels"]).lower() != level:
+            sys.exit(f"--held-to {level} has no effect: the kernels are {env['kernels']}")
+        if not args.quick:
+            out = out or HERE / "results" / processor.folder(env)
         results = {"environment": env, "settings": settings, "records": measure(args)}
     if measured_on(results) == "gpu":
         name += "_gpu"

@@ -151,22 +151,24 @@ def minicnn_infer(settings: dict) -> Iterator[list[Task]]:
     one piece."""
     import numpy as np
 
-    from minicnn.training.parallel import EVALUATION_CHUNK_SIZES, worker_count
+    from minicnn.training.chunks import evaluation_cut
+    from minicnn.training.parallel import worker_count
     from minicnn.training.workers import worker_map
 
     net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
-    size = EVALUATION_CHUNK_SIZES["cpu"] if net.device == "cpu" else batch
+    chunks = [range(batch)]
+    if net.device == "cpu":
+        chunks = evaluation_cut(net, settings["image"])(batch)
     parts = _slices(batch)
 
     def classes(chunk: slice) -> np.ndarray:
         return net(data.batch(chunk)[0]).argmax(axis=1)
 
-    with worker_map(classes, worker_count(net, batch, settings["cores"], size)) as map_:
+    with worker_map(classes, worker_count(net, chunks, settings["cores"])) as map_:
 
         def step() -> None:
-            part = next(parts)
-            firsts = range(part.start, part.stop, size)
-            map_([slice(first, min(first + size, part.stop)) for first in firsts])
+            first = next(parts).start
+            map_([slice(first + chunk.start, first + chunk.stop) for chunk in chunks])
 
         yield [Task(step, batch)]
 
@@ -190,7 +192,7 @@ def minicnn_layers(settings: dict) -> Iterator[list[Task]]:
     import numpy as np
 
     from minicnn.backend import Array, to_device
-    from minicnn.training.parallel import CHUNK_SIZE
+    from minicnn.training.chunks import CHUNK_SIZE
     from minicnn.training.workers import worker_map
 
     cells, device = settings["cells"], _device(settings)
@@ -281,6 +283,44 @@ def minicnn_copy(settings: dict) -> Iterator[list[Task]]:
         return Task(lambda: copyto(target, source), 2 * source.nbytes)
 
     yield [task(size) for size in settings["sizes"]]
+
+
+@contextlib.contextmanager
+def minicnn_functions(settings: dict) -> Iterator[list[Task]]:
+    """NumPy's functions of the names in "sizes", on a block in cache, counted in values."""
+    import numpy as np
+
+    x = np.random.default_rng(0).standard_normal(1 << 14, np.float32)
+    y = np.empty_like(x)
+
+    def task(name: str) -> Task:
+        function = getattr(np, name)
+        return Task(lambda: function(x, out=y), x.size)
+
+    yield [task(name) for name in settings["sizes"]]
+
+
+@contextlib.contextmanager
+def minicnn_exchange(settings: dict) -> Iterator[list[Task]]:
+    """The step of minicnn_train without its arithmetic: each process has the gradients of its first
+    chunk ready for all others, which leaves the jobs, the copies and the sums."""
+    from unittest import mock
+
+    import numpy as np
+
+    from minicnn.training import parallel
+
+    net, data, batch = _minicnn_net(settings), _minicnn_data(settings), settings["batch"]
+    compute, ready = parallel.gradients, []
+
+    def gradients(*arguments: Any) -> Any:
+        if not ready:
+            ready.append(compute(*arguments))
+        return ready[0]
+
+    with mock.patch.object(parallel, "gradients", gradients):
+        with parallel.batch_gradients(net, data, batch, settings["cores"]) as summed:
+            yield [Task(functools.partial(summed, np.arange(batch)), batch)]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ import ctypes
 import importlib
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -224,8 +226,12 @@ def test_what_must_hold(script):
         lenet_record("torch.compile", "train", 2, 256, 25_000, 600),
         lenet_record("minicnn", "train", 1, 256, 15_000, 80),
         lenet_record("torch", "train", 1, 256, 10_000, 450),
+        lenet_record("minicnn", "train", 2, 32, 26_000, 80),
+        lenet_record("torch.compile", "train", 2, 32, 20_000, 600),
         lenet_record("minicnn", "infer", 2, 256, 60_000, 90),
         lenet_record("torch", "infer", 2, 256, 50_000, 400),
+        lenet_record("minicnn", "infer", 2, 32, 40_000, 90),
+        lenet_record("torch", "infer", 2, 32, 50_000, 400),
         lenet_record("minicnn", "train", 2, 8192, 30_000, 130),
     ]
     # passes a second; the geometric mean of 1, 1, 1, 1 and 1/32 is 1/2
@@ -238,9 +244,11 @@ def test_what_must_hold(script):
     assert [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines] == [
         ["2.00 (2.00 to 2.00)", "1.25", "2", "aim"],
         ["1.50 (1.50 to 1.50)", "1.3", "1.6", "yes"],
-        ["1.20 (1.20 to 1.20)", "1", "1.25", "yes"],
-        ["1.20 (1.20 to 1.20)", "1.25", "2", "no"],
-        ["0.50 (0.50 to 0.50)", "0.75", "1", "no"],
+        ["1.20 (1.20 to 1.20)", "1", "1.5", "yes"],
+        ["1.30 (1.30 to 1.30)", "–", "1.25", "aim"],
+        ["1.20 (1.20 to 1.20)", "1.25", "1.5", "no"],
+        ["0.80 (0.80 to 0.80)", "–", "1", "no"],
+        ["0.50 (0.50 to 0.50)", "0.75", "1.25", "no"],
         ["2.00 (2.00 to 2.00)", "1.6", "1.9", "aim"],
         ["1/5.0 (100 of 500 MB)", "at most 1/3", "1/5", "aim"],
         ["30.0 MB", "at most the batch, 25 MB", "–", "no"],
@@ -248,6 +256,141 @@ def test_what_must_hold(script):
     rates = bench_lenet.rates(results).splitlines()[2:]
     assert rates[0] == "| train | 256 | 2 | minicnn | 30,000 | – | 100 | 1.2 |"
     assert rates[1] == "| train | 256 | 2 | torch | 15,000 | 2.00 (2.00 to 2.00) | 500 | 1.2 |"
+
+
+AVX512 = {"OpenBLAS": "SkylakeX", "NumPy": "AVX512_SPR", "PyTorch": "AVX512"}
+AVX2 = {"OpenBLAS": "Haswell", "NumPy": "X86_V3", "PyTorch": "AVX2"}
+XEON = {"CPU": "Intel(R) Xeon(R) Processor", "kernels": AVX512, "held": {}}
+HELD = {"kernels": AVX2, "held": {"OPENBLAS_CORETYPE": "Haswell"}}
+
+
+@pytest.mark.parametrize(
+    "environment, folder",
+    [
+        (XEON, "intel-xeon-avx512"),
+        (XEON | HELD, "intel-xeon-held-to-avx2"),
+        (XEON | HELD | {"kernels": AVX512 | {"OpenBLAS": "Zen"}}, "intel-xeon-held-to-avx2-avx512"),
+        ({"CPU": "AMD EPYC 7763 64-Core Processor", "kernels": AVX2}, "amd-epyc-7763-avx2"),
+        ({"CPU": "Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz"}, "intel-core-i7-8550u-avx512"),
+        ({"CPU": "Apple M1", "kernels": {"NumPy": "ASIMDDP"}}, "apple-m1-asimddp"),
+        ({"GPU": "NVIDIA H200"}, "nvidia-h200"),
+        ({"GPU": "NVIDIA H200"} | HELD, "nvidia-h200-held-to-avx2"),
+    ],
+)
+def test_results_lie_by_processor_and_kernels(script, environment, folder):
+    assert script("processor").folder(XEON | environment) == folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is of x86")
+def test_a_run_held_to_avx2_uses_it_and_says_so(tmp_path):
+    options = ["--quick", "--held-to", "avx2", "--out", tmp_path]
+    result = run("bench_convolutions", *options)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "convolutions.json").read_text())["environment"]
+    assert found["kernels"]["OpenBLAS"] == "Haswell"
+    assert not [name for name in found["kernels"].values() if "512" in name or "V4" in name]
+    assert len(found["held"]) == 5
+    assert result.stdout.startswith("**Held to AVX2** by `NPY_DISABLE_CPU_FEATURES=")
+
+
+def test_a_run_that_is_not_held_says_so(script, monkeypatch, tmp_path):
+    harness, processor = script("harness"), script("processor")
+    monkeypatch.setattr(processor, "in_use", lambda: {"kernels": AVX512, "held": {"X": "Y"}})
+    monkeypatch.setattr(processor, "hold", lambda level: None)
+    args = harness.command_line("").parse_args(["--held-to", "avx2", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="--held-to avx2 has no effect: .*SkylakeX"):
+        harness.main("name", None, None, None, args)
+
+
+def test_results_go_to_the_folder_of_the_processor_and_stay_where_they_are(script, monkeypatch):
+    harness, processor = script("harness"), script("processor")
+    saved = []
+    monkeypatch.setattr(processor, "in_use", lambda: {"kernels": AVX512, "held": {}})
+    monkeypatch.setattr(processor, "cpu", lambda: "Intel(R) Xeon(R) Processor")
+    monkeypatch.setattr(Path, "mkdir", lambda *args, **options: None)
+    monkeypatch.setattr(Path, "write_text", lambda path, text: saved.append((path, text)))
+    monkeypatch.setattr(harness, "save_figure", lambda figure, path: saved.append((path, figure)))
+
+    def main(*arguments):
+        args = harness.command_line("").parse_args(arguments)
+        harness.main("name", lambda args: [], lambda results: "table", lambda results: None, args)
+        return {path: text for path, text in saved}
+
+    found = BENCHMARKS / "results/intel-xeon-avx512"
+    files = main()
+    assert {*files} == {found / "name.json", found / "name.md", found / "name.png"}
+    assert "(SIMD AVX512_SPR; openblas" in files[found / "name.md"]
+    assert "kernels SkylakeX), PyTorch" in files[found / "name.md"]
+    older = json.loads(files[found / "name.json"])
+    del older["environment"]["kernels"], older["environment"]["held"]
+    monkeypatch.setattr(Path, "read_text", lambda path: json.dumps(older))
+    saved.clear()
+    files = main("--from", "elsewhere/name.json")
+    assert {path.parent for path in files} == {Path("elsewhere")}
+    assert "SIMD" not in files[Path("elsewhere/name.md")]
+
+
+def test_the_tables_of_processors_are_up_to_date(script):
+    for path, text in script("compare").pages().items():
+        assert path.read_text("utf-8") == text, f"python benchmarks/compare.py writes {path.name}"
+
+
+def test_the_table_of_processors_by_hand(script):
+    """Two: one with all figures, one with nothing but minicnn's; and a GPU, which has no column."""
+    compare, bench_convolutions = script("compare"), script("bench_convolutions")
+    environment = XEON | {"date": "2026-11-22T10:00:00", "commit": "abc", "cores": 2}
+    environment |= {"numpy": "2.4", "BLAS": "openblas 0.3", "torch": "2.13", "python": "3.11"}
+    later = environment | {"date": "2026-11-29T10:00:00", "commit": "def"}
+    sweep = [
+        {"framework": framework, "sweep": "channels", "channels": n, "rates": [rate, rate]}
+        for framework, rates in (("minicnn", (3, 4, 5)), ("torch", (2, 4, 10)))
+        for n, rate in zip((16, 32, 64), rates)
+    ]
+    epochs = [
+        {"framework": name, "rounds": [{"seconds": s, "accuracy": a} for a in (0.8, 0.9)]}
+        for name, s in (("minicnn", 5), ("torch", 7.5), ("torch.compile", 6))
+    ]
+    layer, shape = bench_convolutions.CELLS[0]
+    forms = [
+        {"framework": name, "layer": layer, "shape": list(shape), "backward": True, "rates": [r]}
+        for name, r in (("Conv2D", 3), ("im2col", 4))
+    ]
+    lenet = [lenet_record("minicnn", "train", 2, 256, 30_000, 100)]
+    both = [*lenet, lenet_record("torch", "train", 2, 256, 15_000, 500)]
+    full = {"lenet": both, "scaling": sweep, "fast90": epochs, "convolutions": forms}
+    processors = {
+        "a": {k: {"records": v, "environment": environment} for k, v in full.items()},
+        "b": {"lenet": {"records": lenet, "environment": later | HELD}},
+        "c": {"lenet_gpu": {"records": [], "environment": environment}},
+    }
+    processors["a"]["fast90"]["environment"] = later
+    lines = compare.ratios(processors).splitlines()
+    assert lines[0] == "|  | wanted | a | b |"
+    cells = [line.split(" | ")[1:] for line in lines[2:-3]]
+    assert cells[0] == ["2", "2.00 (2.00 to 2.00)", "– |"]
+    assert cells[8] == ["1/5", "1/5.0 (100 of 500 MB)", "– |"]
+    assert cells[-4:] == [
+        ["1.1", "1.50, 1.00, 0.50", "– |"],
+        ["2", "1.50 (10.0 and 15.0 s)", "– |"],
+        ["–", "–", "– |"],
+        ["1", "0.75 (0.75 to 0.75)", "– |"],
+    ]
+    numpy = "NumPy 2.4 (SIMD {}; openblas 0.3, kernels {}), PyTorch 2.13 (SIMD {}), Python 3.11"
+    assert lines[-2:] == [
+        "- [a](benchmarks/results/a/lenet.md): Intel(R) Xeon(R) Processor, 2 cores; "
+        + numpy.format("AVX512_SPR", "SkylakeX", "AVX512")
+        + "; measured on 2026-11-22 to 2026-11-29, minicnn abc, def",
+        "- [b](benchmarks/results/b/lenet.md): Intel(R) Xeon(R) Processor, 2 cores, held to AVX2; "
+        + numpy.format("X86_V3", "Haswell", "AVX2")
+        + "; measured on 2026-11-29, minicnn def",
+    ]
+    dates = compare.dates(processors).splitlines()
+    assert dates[0] == "|  | a | b | c |"
+    assert "| lenet | [2026-11-22](results/a/lenet.md), abc | [2026-11-29](results/b/" in dates[4]
+    assert not re.search(
+        "[a-z] (and|to|of) |cores|held|measured", compare.chinese("\n".join(lines))
+    )
 
 
 def test_layer_row(script):
@@ -554,14 +697,14 @@ LAYER_WORK = [  # bytes and operations, forward and with backward; the numbers o
 
 @pytest.mark.parametrize("layer, shape, forward, both, operations", LAYER_WORK)
 def test_work_of_a_layer_by_hand(script, layer, shape, forward, both, operations):
-    layer_work = script("bench_gpu").layer_work
+    layer_work = script("limits").layer_work
     assert layer_work(layer, shape, backward=False) == (forward, operations)
     assert layer_work(layer, shape, backward=True) == (both, 3 * operations)
 
 
 def test_work_of_a_network_by_hand(script):
     """Two images. In numbers: x 32, convolution 20 parameters, y 16; linear 90 parameters, y 20."""
-    network_work = script("bench_gpu").network_work
+    network_work = script("limits").network_work
     net = Sequential(Conv2D(1, 2, 3), ReLU(), Flatten(), Linear(8, 10))
     # multiply-adds: 16 * 9 = 144 and 20 * 8 = 160
     forward = (32 + 20 + 16) + (16 + 16) + (16 + 90 + 20)
@@ -575,10 +718,10 @@ def test_work_of_a_network_by_hand(script):
 
 
 def test_floor_is_the_larger_of_the_two(script):
-    bench_gpu = script("bench_gpu")
-    device = bench_gpu.Peaks(bandwidth=2e12, rate=5e13)
-    assert bench_gpu.floor_seconds(bench_gpu.Work(4 * 10**6, 5 * 10**7), device) == 2e-6
-    assert bench_gpu.floor_seconds(bench_gpu.Work(4 * 10**6, 5 * 10**8), device) == 1e-5
+    limits = script("limits")
+    device = limits.Peaks(bandwidth=2e12, rate=5e13)
+    assert limits.floor_seconds(limits.Work(4 * 10**6, 5 * 10**7), device) == 2e-6
+    assert limits.floor_seconds(limits.Work(4 * 10**6, 5 * 10**8), device) == 1e-5
 
 
 def test_rows_of_the_gpu(script):

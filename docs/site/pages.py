@@ -79,8 +79,9 @@ class Pages:
         """A page as Sphinx gets it."""
         text = (REPOSITORY / path).read_text("utf-8")
         if path.startswith("benchmarks/results/"):
-            stem = Path(path).stem
-            text = f"# {stem}\n\n{text}\n![The numbers of the table as a picture]({stem}.png)\n"
+            picture = Path(path).stem + ".png"
+            title = name.removeprefix("benchmarks/")
+            text = f"# {title}\n\n{text}\n![The numbers of the table as a picture]({picture})\n"
         text = LINK.sub(lambda link: link[1] + self.target(link, path, name), text)
         if name in self.explained:
             title, length, rest = text.split("\n\n", 2)
