@@ -167,19 +167,21 @@ NOTES = {
 }
 
 LETTERS = {
-    "A": "the weight matrix of a linear layer, in code `weight`",
+    "A": "the weight matrix of a linear layer, in code `weight`; in Winograd's form $A$, $B$ "
+    "and $G$ are powers of points, or their inverse",
+    "B": "in Winograd's form, see $A$",
     "C": "channels of the image; $c$ is one of them",
     "D": "dilation, the distance of two taps",
     "E": "expected value",
     "F": "the fans of a layer, where both are the same",
-    "G": "groups of channels",
+    "G": "groups of channels; in Winograd's form, see $A$",
     "H": "height, the rows of an image; $h$ is one of them; for derivatives, $h$ is a small step",
     "I": "inputs of a linear layer; in bold, the identity matrix",
     "J": "Jacobian, the matrix of the derivatives of a map",
     "K": "kernel of a convolution, in code `weight`; it has $KH$ rows and $KW$ columns",
     "L": "loss, one number",
     "M": "numbers that a mean is over; $m$ is one of them, or any output; in SGD the momentum, in "
-    "Adam the mean",
+    "Adam the mean; in Winograd's form the products of $U$ and $V$",
     "N": "images of a batch; $n$ is one of them",
     "O": "outputs: features, filters or classes; $o$ is one of them",
     "P": "rows or columns of padding, if all sides have as many; else top, bottom, left and right",
@@ -187,7 +189,8 @@ LETTERS = {
     "R": "output rows that are computed as one product",
     "S": "stride",
     "T": "matrix of a convolution; as an exponent, transposed",
-    "V": "two kernels as one",
+    "U": "in Winograd's form, the values of the kernels at the points",
+    "V": "two kernels as one; in Winograd's form what $U$ is multiplied by",
     "W": "width, the columns of an image; $w$ is one of them, or a single weight",
     "X": "$x$ as a matrix, input of a layer; likewise $Y$, its output",
     "i": "$(i, j)$ is a tap, a place in the kernel; $i$ alone an input, $j$ any index",
@@ -196,7 +199,8 @@ LETTERS = {
     "p": "$(p, q)$ is an output's place in the image; in softmax and dropout $p$ is a probability",
     "s": "the inverse of the standard deviation, in code `inverse_std`",
     "t": "target: a label, or what should be predicted",
-    "v": "what an optimizer keeps: in SGD the velocity, in Adam the mean of the squares",
+    "v": "what an optimizer keeps: in SGD the velocity, in Adam the mean of the squares; "
+    "in Winograd's form $(u, v)$ is a tap",
     "z": "logits, or what goes into an activation",
     r"\sigma": "the sigmoid",
     r"\star": "cross-correlation",
@@ -250,6 +254,7 @@ GLOSSARY = {
     "subgradient": ("a slope between those to the left and to the right", "max-pooling"),
     "tap": ("(i, j), a place in the kernel", "chain-rule"),
     "tape": ("what the layers save in forward, for backward", "one-pass"),
+    "tile": ("outputs that are computed together, and the entries that they see", "winograd"),
     "tie": ("several largest entries in one window", "max-pooling"),
     "transposed convolution": ("the dx of a convolution, as a layer", "transposed-convolution"),
     "upstream gradient": ("dy, the gradient of a layer's output", "chain-rule"),

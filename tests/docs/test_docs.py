@@ -352,6 +352,17 @@ def test_the_table_of_a_pass_through_lenet_holds_its_shapes():
     assert rows == shown
 
 
+def test_the_rounding_errors_of_winograd_are_those_of_its_script(monkeypatch):
+    """Apart from what depends on the processor's order of additions."""
+    monkeypatch.syspath_prepend(REPOSITORY / "docs")
+    found = importlib.import_module("winograd_errors").table()
+    ((_, page),) = blocks(text_of("winograd.md"), "text")
+    number = re.compile(r"\d\.\de-\d\d")
+    assert number.sub("", found) == number.sub("", page.rstrip("\n"))
+    errors = [np.array(number.findall(text), float) for text in (found, page)]
+    np.testing.assert_allclose(*errors, rtol=0.5)
+
+
 def test_the_figure_of_one_pass_has_the_numbers_of_its_page(monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY / "docs")
     figure = importlib.import_module("figures_chain_rule").one_pass()

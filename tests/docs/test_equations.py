@@ -153,12 +153,14 @@ def test_a_convolution_has_the_same_numbers_on_all_pages_and_on_the_cheat_sheet(
 ONLY_ON = {
     "s": {"batch-norm"},
     "t": {"softmax-cross-entropy", "squared-error", "one-pass"},
-    "v": {"adam", "sgd"},
+    "v": {"adam", "sgd", "winograd"},
+    "B": {"winograd"},
     "E": {"dropout", "glorot"},
     "F": {"glorot"},
     "Q": {"batch-norm"},
     "R": {"fast-convolution"},
-    "V": {"two-convolutions"},
+    "U": {"winograd"},
+    "V": {"two-convolutions", "winograd"},
 }
 """The letters of the glossary that could be mistaken, and the pages that may use them."""
 
