@@ -37,8 +37,8 @@ NOTE = """
 The multiply-adds are those on paper, forward; training takes three times as many, less the first
 layer's gradient of the images. "ps each" is the time of the whole step for one of them: it changes
 where products run faster or slower, or where something else takes the time. With a hidden width the
-network is two linear layers: no network has fewer products for its parameters, so adding up
-gradients weighs most there.
+network is two linear layers, which use each weight once an image, so adding up gradients weighs
+most there.
 """
 EXCHANGE_NOTE = """
 Adding up the gradients of chunks: the step without its arithmetic. What is left is to copy the

@@ -154,8 +154,9 @@ def pages() -> dict[Path, str]:
         "benchmarks/README.md": dates(processors),
     }.items():
         path = REPOSITORY / name
-        before, _, rest = path.read_text("utf-8").partition(START)
-        found[path] = f"{before}{START}\n\n{table}\n{END}{rest.partition(END)[2]}"
+        before, rest = path.read_text("utf-8").split(START)
+        _, after = rest.split(END)
+        found[path] = f"{before}{START}\n\n{table}\n{END}{after}"
     return found
 
 

@@ -1,4 +1,4 @@
-"""The least time that a layer can take: what it must compute and move, at the speed of the machine.
+"""The least time that a layer takes to compute all products of its definition, on this machine.
 
 On one core, with `operations` of matrix products at the rate of sgemm, and values of exp or tanh at
 the seconds that NumPy takes for one,
@@ -6,8 +6,9 @@ the seconds that NumPy takes for one,
     floor = max(moved_bytes / bandwidth, operations / rate + values * seconds_each)        (1)
 
 since a core computes one thing after the other, but computes and moves bytes at the same time.
-NumPy's calls follow each other, so what they can reach lies between (1) and the sum of the three
-terms. A GPU's floor is counted without the values.
+NumPy mostly computes and moves in turn, so it is often nearer the sum of the three terms. Data that
+stay in the cache, and Winograd's form of a convolution, can beat (1). A GPU's floor is counted
+without the values.
 """
 
 import math

@@ -23,7 +23,8 @@ group is a convolution of its own: the products are stacks of `groups` matrices.
 
 The columns are formed a few output rows at a time, so that they stay in the cache. Backward forms
 them again, which costs about as much as reading them back would, so only x has to be kept. With
-few output channels, two rows of outputs count as twice the channels: see products.py.
+few output channels, two rows of outputs count as twice the channels: see products.py. Where many
+channels meet many, winograd.py computes the same with fewer multiplications: skip it at first.
 
 Source: Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998;
 K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for document
@@ -56,7 +57,9 @@ class Conv2D(Layer):
     (out_channels,), zeros, absent with `bias=False`. Without `rng` the weights differ from run to
     run.
 
-    On a GPU, infinity or nan in x or dy can make the neighbouring row nan too: see products.py.
+    With many channels, rounding errors are relative to the largest entries near an output, and
+    zeros and ties are not exact: see winograd.py. On a GPU, infinity or nan in x or dy can make the
+    neighbouring row nan too: see products.py.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def choose_rows(window: Window, channels: int, height: int, factor: Array | None
 
 
 def all_finite(x: Array) -> bool:
-    """Whether x holds neither infinity nor nan, nor numbers whose squares are infinite."""
+    """Whether x holds neither infinity nor nan; False also if the sum of its squares overflows."""
     return bool(np.isfinite(np.vdot(x, x)))
 
 

@@ -32,12 +32,14 @@ Each of these lines is linear, and backward takes their transposes:
     dx = col2im(dtiles), since tiles overlap                                                  (11)
 
 t is 6 for every kernel, so one B serves all: 3x3 has tiles of 4x4 outputs, 5x5 of 2x2. Rounding
-errors depend on the points. With these they are 2 to 4 times those of im2col, but relative to the
-largest entries of a tile; infinity and nan would fill it, so then im2col is used.
+errors depend on the points. With these they are 3 to 6 times those of im2col, but relative to the
+largest entries of a tile: in blank parts of an image, outputs that should be 0 or equal are nearly
+so. Infinity and nan would fill a tile, so then im2col is used.
 
 Source: S. Winograd, "Arithmetic Complexity of Computations", 1980; A. Lavin, S. Gray, "Fast
 algorithms for convolutional neural networks", CVPR 2016; B. Barabasz et al., "Error analysis and
-improving the accuracy of Winograd convolution for deep neural networks", 2020, for the points.
+improving the accuracy of Winograd convolution for deep neural networks", 2020, for how rounding
+depends on the points; docs/winograd_errors.py compares some.
 """
 
 import itertools
@@ -77,7 +79,8 @@ def pays(weight: Array, window: Window, groups: int, size: Pair, *factors: Array
     rows, columns = -(-oh // mh), -(-ow // mw)
     tiles = n * rows * columns * PRODUCTS * (PRODUCTS * c + o * c + mh * mw * o)  # (3) to (5)
     multiplications = tiles + PRODUCTS * kh * kw * o * c  # (2)
-    if GAIN * multiplications > n * oh * ow * kh * kw * o * c or n * rows * columns < FEWEST:
+    few = max(FEWEST, o * c // (o + c) // 2)  # U would be more than twice as large as V and M
+    if GAIN * multiplications > n * oh * ow * kh * kw * o * c or n * rows * columns < few:
         return False
     return all(map(all_finite, (weight, *map(batch_last, factors))))
 
@@ -104,12 +107,12 @@ class Tiles:
         """For some of the tiles of x (C, t, t, rows, columns, N) and y (O, m, m, rows, columns, N)
         at a time: their place, memory for a copy of them, and for their V and M."""
         (_, o, c), (rows, columns, n) = self.U.shape, x.shape[3:]
-        images = min(n, IMAGES)
+        images = -(-n // -(-n // IMAGES))  # parts of about one size, as below
         together = max(1, 6 * o * c // (o + c) // images)  # then V and M are larger than U
-        across = -(-columns // -(-columns // together))  # parts of a row, of about one size
+        across = -(-columns // -(-columns // together))
         down = max(1, together // columns)
         most = min(rows, down) * across * images
-        sizes = max(x[..., 0, 0, 0].size, y[..., 0, 0, 0].size), PRODUCTS * c, PRODUCTS * o
+        sizes = PRODUCTS * max(c, o), PRODUCTS * c, PRODUCTS * o
         copy, v, m = (aligned_empty(size * most, x) for size in sizes)
         for part in itertools.product(
             slices(rows, down), slices(columns, across), slices(n, images)
@@ -133,7 +136,7 @@ def convolve(x: Array, params: Gradients, window: Window, size: Pair) -> Array:
         matmul(form.U, V.swapaxes(0, 1), M.swapaxes(0, 1))  # (4)
         outputs = y_tiles[place]
         sums = memory[: outputs.size].reshape(outputs.shape)
-        matmul(form.A, M, sums.reshape(len(weight), len(form.A), -1))
+        matmul(form.A, M, sums.reshape(len(weight), len(form.A), -1))  # (5)
         np.add(by_rows(sums), bias, out=by_rows(outputs))  # (5)
     return form.y.unpad(y)
 
@@ -157,9 +160,8 @@ def convolve_backward(
         dU += matmul(M.swapaxes(0, 1), V.transpose(1, 2, 0), share)  # (7)
         if dpadded is not None:  # V is no longer needed: dV takes its place
             matmul(form.U.transpose(0, 2, 1), M.swapaxes(0, 1), V.swapaxes(0, 1))  # (9)
-            dtiles = memory[: columns.size].reshape(columns.shape)
-            matmul(B_transposed, V, dtiles.reshape(V.shape))  # (10)
-            add_tiles(dtiles, form.x.view(dpadded)[place], form.x.stride[1])
+            matmul(B_transposed, V, columns.reshape(V.shape))  # (10)
+            add_tiles(columns, form.x.view(dpadded)[place], form.x.stride[1])
     dweight = dU.reshape(PRODUCTS, -1).T @ form.G  # (8)
     grads = {"weight": dweight.reshape(weight.shape)}
     if "bias" in params:
