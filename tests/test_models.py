@@ -64,6 +64,46 @@ def test_a_network_has_the_derivative_of_its_output():
     assert max(report.errors.values()) < 1e-6, report
 
 
+def test_backward_ends_where_nothing_is_left_to_learn():
+    """Layers in front of the first parameters, and its dx, are spared unless dx is asked for."""
+    rng = np.random.default_rng(0)
+    linear = Linear(6, 5, rng=rng)
+    nets = [
+        Sequential(Flatten(), Tanh(), linear, Tanh(), Linear(5, 2, rng=rng)),
+        Sequential(Sequential(Flatten(), Tanh()), Sequential(Tanh(), linear), Tanh()),
+        Sequential(Flatten(), Tanh()),
+    ]
+    for net in nets:
+        asked = []
+        for layer in (*net.layers, linear):
+            layer.backward = told(asked, layer, layer.backward)
+        y, saved = net.forward(rng.standard_normal((4, 1, 2, 3)).astype(np.float32))
+        dy = rng.standard_normal(y.shape).astype(np.float32)
+        dx, grads = net.backward(dy, saved)
+        assert dx.shape == (4, 1, 2, 3)
+        assert set(net.layers) <= {layer for layer, _ in asked} and all(need for _, need in asked)
+        asked.clear()
+        nothing, alone = net.backward(dy, saved, need_dx=False)
+        assert nothing is None and grads.keys() == alone.keys() == net.params.keys()
+        for name, grad in grads.items():
+            np.testing.assert_array_equal(alone[name], grad)
+        learners = [layer for layer in net.layers if layer.params] or [net.layers[0]]
+        first = net.layers.index(learners[0])
+        assert [layer for layer in net.layers if layer in dict(asked)] == [*net.layers[first:]]
+        assert dict(asked)[learners[0]] is False
+        assert linear not in dict(asked) or dict(asked)[linear] is False
+
+
+def told(asked, layer, backward):
+    """`backward` of the layer, which notes in `asked` whether it was asked for dx."""
+
+    def noted(dy, saved, need_dx=True):
+        asked.append((layer, need_dx))
+        return backward(dy, saved, need_dx)
+
+    return noted
+
+
 def test_a_network_keeps_the_protocol_of_a_layer():
     rng = np.random.default_rng(0)
     net = small_network(rng)

@@ -98,7 +98,7 @@ def trace(
     with np.errstate(all="ignore"):  # what is not finite stands in the trace
         scores, saved = whole.forward(x)
         before, dscores = loss(scores, labels)
-        _, grads = whole.backward(dscores, saved, need_dx=False)
+        _, grads = whole.backward(dscores, saved)  # with dx, so that it reaches every layer
         weights = {name: w.copy() for name, w in net.params.items()}
         copy.deepcopy(optimizer).step(net.params, grads)
         updates = {name: w - weights[name] for name, w in net.params.items()}

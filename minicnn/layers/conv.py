@@ -37,12 +37,12 @@ import numpy as np
 from numpy.random import Generator
 
 from minicnn.arguments import Padding, Shape, Size, flag, integer
-from minicnn.backend import Array, array_module, matmul
+from minicnn.backend import Array, array_module
 from minicnn.checks import check_gradient, check_images, check_input
 from minicnn.initializers import glorot_uniform
 from minicnn.layers import winograd
 from minicnn.layers.base import Gradients, Layer, Result
-from minicnn.layers.products import blocks, choose_rows, product
+from minicnn.layers.products import blocks, choose_rows, product, sum_of_products
 from minicnn.windows import Window, batch_first
 
 
@@ -150,7 +150,7 @@ def convolve_backward(
     for block, columns, dy_block in blocks(weight, windows, windows, rows.split(dy)):
         matrix = columns.reshape(groups, weight.shape[2], -1)
         dy_block = dy_block.reshape(*weight.shape[:2], -1)
-        share = matmul(matrix, dy_block.transpose(0, 2, 1))  # (2)
+        share = sum_of_products(matrix, dy_block.transpose(0, 2, 1))  # (2)
         dweight = share if dweight is None else dweight + share  # (2)
         if dpadded is not None:  # the columns are no longer needed: dcolumns take their place
             product(weight.transpose(0, 2, 1), dy_block, out=matrix)  # (3)

@@ -1,12 +1,13 @@
 """How the products of a convolution are cut and joined, for speed alone: read it as
 `weight @ columns` at first.
 
-Nothing here changes a result, apart from rounding. The constants were tuned on one kind of
-processor.
+Nothing here changes a result, apart from rounding. The constants are near the best both with
+AVX-512 and with AVX2.
 
 Blocks: columns are formed a few output rows at a time, so that they stay in the cache of a core.
 
-Pieces: a large product is computed as several small ones, for which OpenBLAS copies no matrix.
+Pieces: on processors with AVX-512, a large product is computed as several small ones, for which
+OpenBLAS copies no matrix.
 
 Rows: a product of matrices is slow if one of them has few rows, and the weight of a convolution has
 only as many as there are output channels. R rows of outputs, one below the other, can pass for R
@@ -30,6 +31,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 
 from minicnn.backend import Array, array_module, device_of, matmul
 from minicnn.windows import Window, im2col
@@ -37,11 +39,17 @@ from minicnn.windows import Window, im2col
 BLOCK_BYTES = {"cpu": 1 << 18, "gpu": 1 << 28}
 """Columns worth forming at once: what fits in a core's cache; a GPU wants few, large products."""
 
-PIECE = {"cpu": 1_000_000, "gpu": sys.maxsize}
-"""Multiplications in one piece of a product: on processors with AVX-512, OpenBLAS copies the
-matrices of a larger one before it starts. On a GPU a product is one piece."""
+COPY_NOTHING = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+"""The kernels of OpenBLAS that multiply small matrices without first copying them: those for
+processors with AVX-512."""
+
+KERNELS = {library.get("architecture") for library in threadpoolctl.threadpool_info()}
+PIECE = {"cpu": 1_000_000 if KERNELS & COPY_NOTHING else sys.maxsize, "gpu": sys.maxsize}
+"""Multiplications in one piece of a product. Up to a million is small for these kernels; with
+others, and on a GPU, a product is one piece."""
 
 PIECE_WIDTHS = 256, 128, 64  # narrower pieces are slower than the whole
+SHORTEST = 512  # shorter pieces of a sum of products are slower than the whole
 
 FEW_CHANNELS = 16  # up to here two rows of outputs at a time pay on a CPU; not measured on a GPU
 
@@ -127,6 +135,19 @@ def product(weight: Array, columns: Array, out: Array | None = None) -> Array:
     columns = columns.reshape(groups, k, -1, widths[0]).swapaxes(1, 2)
     matmul(weight[:, None], columns, y.reshape(groups, m, -1, widths[0]).swapaxes(1, 2))
     return y
+
+
+def sum_of_products(a: Array, b: Array) -> Array:
+    """a (groups, K, L) @ b (groups, L, M) -> (groups, K, M), as the sum of small products, each
+    over an equal piece of L, unless these would be short."""
+    (groups, k, length), m = a.shape, b.shape[2]
+    fewest = -(-k * m * length // PIECE[device_of(a)])
+    counts = range(fewest, length // SHORTEST + 1)
+    if fewest <= 1 or not counts:
+        return matmul(a, b)
+    count = next((count for count in counts if length % count == 0), 1)
+    a = a.reshape(groups, k, count, -1).swapaxes(1, 2)
+    return matmul(a, b.reshape(groups, count, -1, m)).sum(axis=1)
 
 
 def aligned_empty(size: int, like: Array) -> Array:

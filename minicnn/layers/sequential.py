@@ -38,8 +38,7 @@ class Sequential(Composite):
         return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')})"
 
     def output_shape(self, x_shape: Shape) -> Shape:
-        shapes = [x_shape, *(y_shape for _, _, y_shape in self.trace(x_shape))]
-        return tuple(shapes[-1])
+        return tuple([x_shape, *(y_shape for _, _, y_shape in self.trace(x_shape))][-1])
 
     def multiply_adds(self, x_shape: Shape) -> int:
         return sum(layer.multiply_adds(shape) for layer, shape, _ in self.trace(x_shape))
@@ -72,7 +71,8 @@ class Sequential(Composite):
 
     def backward(self, dy: Array, saved: list[Any], need_dx: bool = True) -> Result:
         grads: list[tuple[str, Gradients]] = []
-        for i, (layer, saved_i) in reversed(list(enumerate(zip(self.layers, saved)))):
-            dy, layer_grads = layer.backward(dy, saved_i, need_dx or i > 0)  # (2)
+        first = next((i for i, layer in enumerate(self.layers) if need_dx or layer.params), 0)
+        for i in reversed(range(first, len(self.layers))):  # before it, nothing learns
+            dy, layer_grads = self.layers[i].backward(dy, saved[i], need_dx or i > first)  # (2)
             grads.append((str(i), layer_grads))
         return dy, self._named(grads)

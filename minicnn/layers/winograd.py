@@ -6,11 +6,17 @@ each pair of channels, im2col has m*m*k*k products there, and this form t*t:
 
     y = A [(G w G^T) * (B d B^T)] A^T, summed over the input channels, where * is entry by entry
 
-Along one axis it is interpolation, read backwards. The values of two polynomials with m and k
-coefficients at t points, multiplied point by point, are those of their product, whose t
-coefficients they determine. From coefficients to values leads powers(n)[i, j] = p_i**j, j < n; the
-last point is infinity, where the highest coefficient counts alone. Multiplying polynomials is a
-convolution, linear in either; its transpose is a correlation, with the transposed matrices:
+Polynomials show why, here along one axis. One with n coefficients has the values
+powers(n) @ coefficients at t points p, where powers(n)[i, j] = p_i**j; the last point is infinity,
+where the highest coefficient counts alone. The product of two, with m coefficients a and k
+coefficients w, has t of them, which its values determine:
+
+    powers(t)^-1 @ ((powers(k) @ w) * (powers(m) @ a))
+
+This is the convolution of a and w. For one w it is a matrix, which leads from m numbers to t. Its
+transpose leads from t numbers d to the m numbers y[a] = sum_u w[u] * d[a + u], a correlation:
+
+    y = A @ ((G @ w) * (B @ d))
 
     A = powers(m)^T        G = powers(k)        B = (powers(t)^-1)^T                           (1)
 
@@ -60,6 +66,7 @@ PRODUCTS = TILE * TILE
 GAIN = 1.4  # how many times fewer multiplications pay for the passes over memory
 IMAGES = 64  # whose tiles are taken together
 FEWEST = 64  # tiles; with fewer, products are slow
+BLOCK = 6  # times as large as U are V and M of the tiles taken together
 
 
 def powers(n: int) -> Array:
@@ -76,11 +83,11 @@ def pays(weight: Array, window: Window, groups: int, size: Pair, *factors: Array
     if not plain or device_of(weight) == "gpu":
         return False
     mh, mw = TILE + 1 - kh, TILE + 1 - kw
-    rows, columns = -(-oh // mh), -(-ow // mw)
-    tiles = n * rows * columns * PRODUCTS * (PRODUCTS * c + o * c + mh * mw * o)  # (3) to (5)
-    multiplications = tiles + PRODUCTS * kh * kw * o * c  # (2)
+    tiles = n * -(-oh // mh) * -(-ow // mw)
+    per_tile = PRODUCTS * c + o * c + mh * mw * o  # (3) to (5), for each of its products
+    multiplications = PRODUCTS * (tiles * per_tile + kh * kw * o * c)  # and (2)
     few = max(FEWEST, o * c // (o + c) // 2)  # U would be more than twice as large as V and M
-    if GAIN * multiplications > n * oh * ow * kh * kw * o * c or n * rows * columns < few:
+    if GAIN * multiplications > n * oh * ow * kh * kw * o * c or tiles < few:
         return False
     return all(map(all_finite, (weight, *map(batch_last, factors))))
 
@@ -108,7 +115,7 @@ class Tiles:
         at a time: their place, memory for a copy of them, and for their V and M."""
         (_, o, c), (rows, columns, n) = self.U.shape, x.shape[3:]
         images = -(-n // -(-n // IMAGES))  # parts of about one size, as below
-        together = max(1, 6 * o * c // (o + c) // images)  # then V and M are larger than U
+        together = max(1, BLOCK * o * c // (o + c) // images)
         across = -(-columns // -(-columns // together))
         down = max(1, together // columns)
         most = min(rows, down) * across * images

@@ -4,6 +4,9 @@ Another cut rounds differently, so neither the number of workers nor the machine
 
 - A chunk has up to 64 images in training and 128 in evaluation. Rows in memory are as long as that
   number times the width of an image, and longer ones are no faster.
+- Each chunk's gradients are copied and added up. So where the parameters outnumber what the layers
+  put out for 64 images, as with a hidden layer of a thousand units, a chunk in training has as many
+  images as bring these numbers into balance, up to 256.
 - From 32 images on, a batch has at least two chunks, so that two cores have work. Smaller ones stay
   whole: with LeNet, 8 images take three quarters of the time of 16.
 - Of large images a chunk has fewer: all layers together put out at most 2**26 numbers for it, 256
@@ -23,6 +26,7 @@ from minicnn.layers.residual import Residual
 from minicnn.layers.sequential import Sequential
 
 CHUNK_SIZE = 64  # images
+LARGEST_CHUNK_SIZE = 256  # images
 EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape more images fit
 WORTH_A_CORE = 16  # images
 OUTPUTS = 1 << 26  # numbers
@@ -48,7 +52,10 @@ def training_cut(net: Layer, image_shape: Shape) -> Cut:
     """For images (C, H, W) of `image_shape`."""
     if net.mixes_images:
         return Cut(CHUNK_SIZE, CHUNK_SIZE)
-    return Cut(images_that_fit(net, image_shape, CHUNK_SIZE), WORTH_A_CORE)
+    params = sum(parameter.size for parameter in net.params.values())
+    balanced = params // max(1, outputs(net, (1, *image_shape)))  # images
+    most = min(max(CHUNK_SIZE, balanced), LARGEST_CHUNK_SIZE)
+    return Cut(images_that_fit(net, image_shape, most), WORTH_A_CORE)
 
 
 def evaluation_cut(net: Layer, image_shape: Shape) -> Cut:

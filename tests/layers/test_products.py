@@ -40,6 +40,32 @@ def test_a_product_is_the_same_in_pieces(limit, length, width, given, monkeypatc
     assert_equal_but_for_rounding(product, exact, size)
 
 
+@pytest.mark.parametrize(
+    "limit, length, count",  # of multiplications, in all and in a piece; of pieces
+    [
+        (120 * 3600, 3600, 1),
+        (120 * 3599, 3600, 2),
+        (120 * 1799, 3600, 3),
+        (120 * 520, 3600, 1),  # 7 pieces would be of different lengths
+        (120 * 512, 512 * 5, 5),
+        (120 * 511, 512 * 5, 1),  # too short
+    ],
+)
+def test_a_sum_of_products_is_the_same_in_pieces(limit, length, count, monkeypatch):
+    rng, shapes, matmul = np.random.default_rng(0), [], np.matmul
+    monkeypatch.setitem(products.PIECE, "cpu", limit)
+    monkeypatch.setattr(
+        np, "matmul", lambda a, b, out: (shapes.append(a.shape[-1]), matmul(a, b, out=out))[1]
+    )
+    a, b = rng.standard_normal((2, 10, length)), rng.standard_normal((2, length, 12))
+    found = products.sum_of_products(a, b)
+    assert shapes == [length // count]
+    exact, size = (
+        np.einsum("gkl,glm->gkm", *factors) for factors in ((a, b), (np.abs(a), np.abs(b)))
+    )
+    assert_equal_but_for_rounding(found, exact, size)
+
+
 @pytest.mark.parametrize("oh", [3, 4])
 @pytest.mark.parametrize("stride", [1, (2, 1)])
 @pytest.mark.parametrize("groups, channels", [(1, 16), (1, 17), (2, 32), (2, 34)])

@@ -64,6 +64,22 @@ def test_neither_dtype_nor_weights_nor_the_cores_have_a_say(monkeypatch):
     assert (training_cut(net, IMAGE), evaluation_cut(net, IMAGE)) == expected
 
 
+@pytest.mark.parametrize(
+    "units, most",
+    [
+        (60, 64),  # (28*28 + 1) * 60 + (60 + 1) * 10 = 47,710 parameters; 28*28 + 60 + 10 outputs
+        (100, 88),  # 79,510 / 894 = 88.9
+        (400, 256),  # 318,010 / 1,194 = 266
+    ],
+)
+def test_many_parameters_are_balanced_by_many_images(units, most):
+    """Not in evaluation, which has no gradients to add."""
+    net = Sequential(Flatten(), Linear(28 * 28, units), Linear(units, 10))
+    assert sizes(training_cut(net, IMAGE), 2 * most) == [most, most]
+    assert len(training_cut(net, IMAGE)(2 * most + 1)) == 3
+    assert sizes(evaluation_cut(net, IMAGE), 256) == [128, 128]
+
+
 class Told:
     """Notes how many numbers each layer in a network puts out."""
 
