@@ -176,7 +176,7 @@ def measured(results: dict) -> list[dict]:
 
 def table(results: dict) -> str:
     records, cores = results["records"], results["environment"]["cores"]
-    peak, core = peak_gigaflops(records), limits.core(records)
+    peak, core = peak_gigaflops(records), limits.measured_core(records)
     header = ("x", "layer", "pass", "cores", "minicnn / PyTorch", "GFLOP/s", "of sgemm's peak")
     rows = [
         (*row(record, records, peak), *floor_cells(record, core)) for record in measured(results)

@@ -114,7 +114,7 @@ class Floor(NamedTuple):
     cause: str
 
 
-def core(records: list[dict]) -> Core | None:
+def measured_core(records: list[dict]) -> Core | None:
     """From the records of "sgemm", "copy" and "functions"; None if they are not all there."""
     best = peaks(records)
     medians = {

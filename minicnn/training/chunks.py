@@ -1,12 +1,12 @@
-"""How a batch is cut into chunks: by its size and the network's shapes, and by nothing else.
+"""How a batch is cut into chunks: by its size, the network's shapes, and whether it is on a GPU.
 
-Another cut rounds differently, so neither the number of workers nor the machine has a say.
+Another cut rounds differently, so the number of workers has no say.
 
 - A chunk has up to 64 images in training and 128 in evaluation. Rows in memory are as long as that
   number times the width of an image, and longer ones are no faster.
 - Each chunk's gradients are copied and added up. So where the parameters outnumber what the layers
   put out for 64 images, as with a hidden layer of a thousand units, a chunk in training has as many
-  images as bring these numbers into balance, up to 256.
+  images as bring these numbers into balance, up to 256, even if some cores then have no chunk.
 - From 32 images on, a batch has at least two chunks, so that two cores have work. Smaller ones stay
   whole: with LeNet, 8 images take three quarters of the time of 16.
 - Of large images a chunk has fewer: all layers together put out at most 2**26 numbers for it, 256
@@ -27,7 +27,7 @@ from minicnn.layers.sequential import Sequential
 
 CHUNK_SIZE = 64  # images
 LARGEST_CHUNK_SIZE = 256  # images
-EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # without a tape more images fit
+EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # images; a GPU wants few, large products
 WORTH_A_CORE = 16  # images
 OUTPUTS = 1 << 26  # numbers
 
