@@ -70,12 +70,12 @@ The floor is the larger of bytes / bandwidth and operations / rate, both measure
   reads dy, its parameters and what must be known of forward, and writes dx and the gradients of its
   parameters. What must be known is x for a layer with parameters, y for an activation, one number
   for each output of maximum pooling (where the maximum was), and nothing for average pooling. The
-  first layer of a network has no dx, and reads no parameters backward. Flatten has no bytes, since
-  a view will do. In training the logits are read and their gradient is written, and SGD reads
+  first layer with parameters has no dx, and reads none of them backward. Flatten has no bytes: a
+  view will do. In training the logits are read and their gradient is written, and SGD reads
   parameter, velocity and gradient and writes the first two. Not counted: picking and scaling the
   images of a batch, which minicnn does in each step and PyTorch has done before; labels.
 - Operations: two for each multiply-add of the products of convolutions and linear layers, forward
-  once and backward twice, but once for the first layer of a network. Nothing else is counted.
+  once and backward twice, but once for the first layer with parameters. Nothing else is counted.
 
 Each layer is taken as a pass of its own over memory that no cache keeps, and each product as made
 the plain way: a batch that fits in the cache, a fused layer or Winograd's algorithm may go below.

@@ -30,8 +30,8 @@ NOTE = """
 The floor is the larger of two times: that of a layer's products at sgemm's peak and its values of
 exp or tanh at NumPy's speed, one after the other; and that of the bytes that it must read and write
 once, as bench_gpu.py counts them, at the speed of a copy that moves as many as a chunk forward.
-A core can do both at once, but NumPy's calls cannot: for them, the sum is nearer the truth. Several
-cores need their part of one core's time. "reached" is the floor's share of the time measured. Above
+A core can do both at once, but NumPy's calls cannot: for them, the sum is nearer the truth. On n
+cores the floor is 1/n of one core's. "reached" is the floor's share of the time measured. Above
 100 % the cache was faster than in a copy, or Winograd's algorithm did with fewer products.
 """
 WIDE = [

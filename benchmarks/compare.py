@@ -100,10 +100,10 @@ def ratios(processors: Processors) -> str:
     """The table of README.md, and what its columns are."""
     columns = {name: files for name, files in processors.items() if "lenet" in files}
     required = [bench_lenet.required(files["lenet"]) for files in columns.values()]
-    rows = [
-        (row[0][0], row[0][3] or row[0][2], *(measured for _, measured, *_ in row))
-        for row in zip(*required)
-    ]
+    rows = []
+    for row in zip(*required):
+        name, _, least, aim, _ = row[0]
+        rows.append((name, aim or least, *(found for _, found, *_ in row)))
     for name, wanted, file, cell in OTHERS:
         cells = (cell(files[file]) if file in files else None for files in columns.values())
         rows.append((name, wanted, *cells))
@@ -115,12 +115,13 @@ def note(name: str, files: dict[str, dict]) -> str:
     """Processor, libraries, dates and commits of a column."""
     environments = [files[file]["environment"] for file in FILES if file in files]
     env = environments[0]
+    versions = "; ".join(dict.fromkeys(map(processor.versions, environments)))
     held = f", held to {processor.instructions(env['kernels'])}" if env.get("held") else ""
-    dates = sorted({e["date"][:10] for e in environments})
+    days = sorted({e["date"][:10] for e in environments})
     commits = ", ".join(dict.fromkeys(str(e["commit"]) for e in environments))
     return (
         f"[{name}](benchmarks/results/{name}/lenet.md): {env['CPU']}, {env['cores']} cores{held}; "
-        f"{processor.versions(env)}; measured on {' to '.join(dates[:: len(dates) - 1 or 1])}, "
+        f"{versions}; measured on {' to '.join(days[:: len(days) - 1 or 1])}, "
         f"minicnn {commits}"
     )
 

@@ -1,4 +1,4 @@
-"""The least time that a layer takes to compute all products of its definition, on this machine.
+"""The least time that this machine allows for a layer that computes all products of its definition.
 
 On one core, with `operations` of matrix products at the rate of sgemm, and values of exp or tanh at
 the seconds that NumPy takes for one,
@@ -12,12 +12,14 @@ without the values.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from harness import spread
 
 import minicnn
 from minicnn import AvgPool2D, Flatten, Sequential, Sigmoid, Tanh
+from minicnn.arguments import Shape
 from minicnn.layers import Layer
 from minicnn.training.chunks import CHUNK_SIZE
 
@@ -58,14 +60,22 @@ def layer_work(
 def network_work(net: Sequential, x_shape: tuple[int, ...], training: bool) -> Work:
     """The work of one step, counted as bench_gpu.NOTE tells."""
     works = [
-        layer_work(layer, shape, training, need_dx=i > 0)
-        for i, (layer, shape, _) in enumerate(net.trace(x_shape))
+        layer_work(layer, shape, training and learns, need_dx)
+        for layer, shape, learns, need_dx in passes(net, x_shape)
     ]
     if training:
         logits = math.prod(net.output_shape(x_shape))
         params = sum(parameter.size for parameter in net.params.values())
         works.append(Work(4 * (2 * logits + 5 * params), 0))
     return Work(*map(sum, zip(*works)))
+
+
+def passes(net: Sequential, x_shape: tuple[int, ...]) -> Iterator[tuple[Layer, Shape, bool, bool]]:
+    """For each layer: the shape of its input, whether training goes back to it, and to its input:
+    to none before the first parameters."""
+    first = next((i for i, layer in enumerate(net.layers) if layer.params), 0)
+    for i, (layer, shape, _) in enumerate(net.trace(x_shape)):
+        yield layer, shape, i >= first, i > first
 
 
 def work_of(record: dict) -> Work:
@@ -152,6 +162,6 @@ def layer_floor(
 def network_floor(net: Sequential, x_shape: tuple[int, ...], training: bool, core: Core) -> float:
     """The sum over the layers; neither picking images nor the loss nor SGD are counted."""
     return sum(
-        layer_floor(layer, shape, training, core, need_dx=i > 0).seconds
-        for i, (layer, shape, _) in enumerate(net.trace(x_shape))
+        layer_floor(layer, shape, training and learns, core, need_dx).seconds
+        for layer, shape, learns, need_dx in passes(net, x_shape)
     )

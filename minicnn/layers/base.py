@@ -52,7 +52,8 @@ A layer of your own, y = factor * x, whole:
   which the values of one pixel in all images lie side by side. NumPy's elementwise functions keep
   that order, which matters for speed only. A layer is right in any order unless it mistakes a copy
   for a view, so never write into the `reshape` or `ravel` of an array.
-- **`need_dx=False`** spares the first layer of a network the work for dx; grads are the same.
+- **`need_dx=False`** spares the first layer with parameters the work for dx; grads are the same.
+  `Sequential` does not call `backward` of the layers before it at all.
 - **`layer(x)`** is inference, by default y of `forward` alone: override `__call__` if y can be
   computed for less, or if inference is a different function. The checker compares it with
   `forward`, or with what it is given as `inference=`.

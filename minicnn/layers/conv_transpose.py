@@ -47,7 +47,8 @@ class ConvTranspose2D(Layer):
     params: weight (in_channels, out_channels/groups, KH, KW), Glorot-uniform from `rng`; bias
     (out_channels,), zeros, absent with `bias=False`.
 
-    Rounding with many channels, and what is not finite on a GPU, are as in Conv2D.
+    With many channels, backward rounds as in Conv2D. On a GPU, infinity or nan in x or dy can make
+    the neighbouring row nan too: see products.py.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ AVX-512 and with AVX2.
 
 Blocks: columns are formed a few output rows at a time, so that they stay in the cache of a core.
 
-Pieces: on processors with AVX-512, a large product is computed as several small ones, for which
+Pieces: where OpenBLAS uses AVX-512, a large product is computed as several small ones, for which
 OpenBLAS copies no matrix.
 
 Rows: a product of matrices is slow if one of them has few rows, and the weight of a convolution has
@@ -39,14 +39,19 @@ from minicnn.windows import Window, im2col
 BLOCK_BYTES = {"cpu": 1 << 18, "gpu": 1 << 28}
 """Columns worth forming at once: what fits in a core's cache; a GPU wants few, large products."""
 
-COPY_NOTHING = {"SkylakeX", "Cooperlake", "SapphireRapids"}
-"""The kernels of OpenBLAS that multiply small matrices without first copying them: those for
-processors with AVX-512."""
+SMALL_IN_PLACE = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+"""The kernels of OpenBLAS that multiply small matrices without first copying them: those with
+AVX-512. Up to a million multiplications a product is small."""
 
-KERNELS = {library.get("architecture") for library in threadpoolctl.threadpool_info()}
-PIECE = {"cpu": 1_000_000 if KERNELS & COPY_NOTHING else sys.maxsize, "gpu": sys.maxsize}
-"""Multiplications in one piece of a product. Up to a million is small for these kernels; with
-others, and on a GPU, a product is one piece."""
+
+def piece_limit(libraries: list[dict[str, Any]]) -> int:
+    """The most multiplications in one piece of a product. `libraries` are those of threadpoolctl,
+    in the order in which they were loaded: the first for matrices is NumPy's."""
+    first = next((library for library in libraries if library["user_api"] == "blas"), {})
+    return 1_000_000 if first.get("architecture") in SMALL_IN_PLACE else sys.maxsize
+
+
+PIECE = {"cpu": piece_limit(threadpoolctl.threadpool_info()), "gpu": sys.maxsize}
 
 PIECE_WIDTHS = 256, 128, 64  # narrower pieces are slower than the whole
 SHORTEST = 512  # shorter pieces of a sum of products are slower than the whole
@@ -139,20 +144,20 @@ def product(weight: Array, columns: Array, out: Array | None = None) -> Array:
 
 def sum_of_products(a: Array, b: Array) -> Array:
     """a (groups, K, L) @ b (groups, L, M) -> (groups, K, M), as the sum of small products, each
-    over an equal piece of L, unless these would be short."""
+    over an equal piece of L, unless these would be short or of unequal lengths."""
     (groups, k, length), m = a.shape, b.shape[2]
     fewest = -(-k * m * length // PIECE[device_of(a)])
     counts = range(fewest, length // SHORTEST + 1)
-    if fewest <= 1 or not counts:
+    count = next((n for n in counts if length % n == 0), 1) if fewest > 1 else 1
+    if count == 1:
         return matmul(a, b)
-    count = next((count for count in counts if length % count == 0), 1)
     a = a.reshape(groups, k, count, -1).swapaxes(1, 2)
     return matmul(a, b.reshape(groups, count, -1, m)).sum(axis=1)
 
 
 def aligned_empty(size: int, like: Array) -> Array:
     """Unset memory for `size` numbers of the dtype of `like`, on the same device, aligned with the
-    lines of the cache: small products are then up to a third faster than where NumPy puts arrays.
+    lines of the cache: some small products are faster then than where NumPy puts arrays.
     """
     if device_of(like) == "gpu":
         return array_module(like).empty(size, like.dtype)

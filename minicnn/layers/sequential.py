@@ -1,9 +1,10 @@
 """Layers in a row: the output of each is the input of the next.
 
     y = f_last(... f_2(f_1(x)))                                                           (1)
-    dL/dx_{l-1} = backward_l(dL/dx_l), from the last layer to the first                   (2)
+    dL/dx_{l-1} = backward_l(dL/dx_l), from the last layer backwards                      (2)
 
-`forward` keeps a tape of what each layer saved, and `backward` reads it from the end.
+`forward` keeps a tape of what each layer saved, and `backward` reads it from the end: down to the
+first layer or, without dx, to the first that has parameters.
 """
 
 import textwrap

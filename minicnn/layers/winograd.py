@@ -2,26 +2,27 @@
 
 Where many channels meet many, most of the time goes into products. With stride 1 and no dilation, a
 tile of m x m outputs of a k x k kernel sees t x t entries d of the image, where t = m + k - 1. For
-each pair of channels, im2col has m*m*k*k products there, and this form t*t:
+each pair of channels, im2col has m*m*k*k multiplications there, and this form t*t:
 
     y = A [(G w G^T) * (B d B^T)] A^T, summed over the input channels, where * is entry by entry
 
 Polynomials show why, here along one axis. One with n coefficients has the values
 powers(n) @ coefficients at t points p, where powers(n)[i, j] = p_i**j; the last point is infinity,
-where the highest coefficient counts alone. The product of two, with m coefficients a and k
+where the highest coefficient counts alone. The product of two, with m coefficients s and k
 coefficients w, has t of them, which its values determine:
 
-    powers(t)^-1 @ ((powers(k) @ w) * (powers(m) @ a))
+    powers(t)^-1 @ ((powers(k) @ w) * (powers(m) @ s))
 
-This is the convolution of a and w. For one w it is a matrix, which leads from m numbers to t. Its
-transpose leads from t numbers d to the m numbers y[a] = sum_u w[u] * d[a + u], a correlation:
+This is the convolution of s and w. With w fixed it is a matrix, from m numbers to t. Its transpose
+takes t numbers d to the m numbers y[a] = sum_u w[u] * d[a + u], a correlation:
 
     y = A @ ((G @ w) * (B @ d))
 
     A = powers(m)^T        G = powers(k)        B = (powers(t)^-1)^T                           (1)
 
-Below, A, G and B stand for both axes: A[(a, b), (i, j)] = A[a, i] * A[b, j]. With e for one of the
-t*t products (i, j) and l for a tile of an image,
+A and B are the A^T and B^T of Lavin and Gray. Below, A, G and B stand for both axes:
+A[(a, b), (i, j)] = A[a, i] * A[b, j]. With e for one of the t*t products (i, j) and l for a tile of
+an image,
 
     U[e, o, c] = sum_{u,v} G[e, (u, v)] * weight[o, c, u, v]                                   (2)
     V[c, e, l] = sum_{h,w} B[e, (h, w)] * tiles[c, (h, w), l]                                  (3)
@@ -49,6 +50,7 @@ depends on the points; docs/winograd_errors.py compares some.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -66,13 +68,12 @@ PRODUCTS = TILE * TILE
 GAIN = 1.4  # how many times fewer multiplications pay for the passes over memory
 IMAGES = 64  # whose tiles are taken together
 FEWEST = 64  # tiles; with fewer, products are slow
-BLOCK = 6  # times as large as U are V and M of the tiles taken together
+BLOCK = 6  # V and M of the tiles taken together are so many times as large as U
 
 
 def powers(n: int) -> Array:
     """(t, n): the values at all points are powers(n) @ coefficients."""
-    infinity = [0.0] * (n - 1) + [1.0]
-    return np.array([*([point**j for j in range(n)] for point in POINTS), infinity])
+    return np.vstack([np.vander(POINTS, n, increasing=True), np.eye(n)[-1]])
 
 
 def pays(weight: Array, window: Window, groups: int, size: Pair, *factors: Array) -> bool:
@@ -93,30 +94,30 @@ def pays(weight: Array, window: Window, groups: int, size: Pair, *factors: Array
 
 
 class Tiles:
-    """A convolution with outputs of `size` (OH, OW), cut into tiles: `x` and `y` are the windows
-    of a tile's entries and outputs, A, B and G stand for both axes."""
+    """A convolution with outputs of `size` (OH, OW), cut into tiles: `x_window` and `y_window` see
+    a tile's entries and its outputs; A, B, G and U are as above, for both axes."""
 
     def __init__(self, weight: Array, window: Window, size: Pair, dtype: np.dtype) -> None:
         (o, c, kh, kw), (top_bottom, left_right) = weight.shape, window.padding
         mh, mw = tile = TILE + 1 - kh, TILE + 1 - kw
         below, right = -size[0] % mh, -size[1] % mw  # outputs that complete the last tiles
         padding = (top_bottom[0], top_bottom[1] + below), (left_right[0], left_right[1] + right)
-        self.x = Window((TILE, TILE), tile, padding)
-        self.y = Window(tile, tile, ((0, below), (0, right)))
+        self.x_window = Window((TILE, TILE), tile, padding)
+        self.y_window = Window(tile, tile, ((0, below), (0, right)))
         self.G = np.kron(powers(kh), powers(kw)).astype(dtype)  # (1)
         self.A = np.kron(powers(mh), powers(mw)).T.astype(dtype, order="C")  # (1)
         inverse = np.linalg.inv(powers(TILE))
         self.B = np.kron(inverse, inverse).T.astype(dtype, order="C")  # (1)
         weight = weight.astype(dtype, copy=False).reshape(o * c, kh * kw)
-        self.U = (self.G @ weight.T).reshape(PRODUCTS, o, c)  # (2)
+        self.U = matmul(self.G, weight.T).reshape(PRODUCTS, o, c)  # (2)
 
     def blocks(self, x: Array, y: Array) -> Iterator[tuple[tuple, Array, Array, Array]]:
         """For some of the tiles of x (C, t, t, rows, columns, N) and y (O, m, m, rows, columns, N)
         at a time: their place, memory for a copy of them, and for their V and M."""
         (_, o, c), (rows, columns, n) = self.U.shape, x.shape[3:]
-        images = -(-n // -(-n // IMAGES))  # parts of about one size, as below
+        images = even(n, IMAGES)
         together = max(1, BLOCK * o * c // (o + c) // images)
-        across = -(-columns // -(-columns // together))
+        across = even(columns, together)
         down = max(1, together // columns)
         most = min(rows, down) * across * images
         sizes = PRODUCTS * max(c, o), PRODUCTS * c, PRODUCTS * o
@@ -133,19 +134,19 @@ class Tiles:
 def convolve(x: Array, params: Gradients, window: Window, size: Pair) -> Array:
     """As in conv.py, where this form pays."""
     weight = params["weight"]
-    form = Tiles(weight, window, size, x.dtype)
-    y = np.empty(form.y.padded_shape((len(x), len(weight), *size)), x.dtype)
+    tiles = Tiles(weight, window, size, x.dtype)
+    y = np.empty(tiles.y_window.padded_shape((len(x), len(weight), *size)), x.dtype)
     bias = params["bias"].reshape(-1, 1, 1, 1, 1, 1) if "bias" in params else 0
-    x_tiles, y_tiles = form.x.view(form.x.pad(x)), form.y.view(y)
-    for place, memory, V, M in form.blocks(x_tiles, y_tiles):
+    x_tiles, y_tiles = tiles.x_window.view(tiles.x_window.pad(x)), tiles.y_window.view(y)
+    for place, memory, V, M in tiles.blocks(x_tiles, y_tiles):
         columns = im2col(x_tiles[place], memory)
-        matmul(form.B, columns.reshape(V.shape), V)  # (3)
-        matmul(form.U, V.swapaxes(0, 1), M.swapaxes(0, 1))  # (4)
+        matmul(tiles.B, columns.reshape(V.shape), V)  # (3)
+        matmul(tiles.U, V.swapaxes(0, 1), M.swapaxes(0, 1))  # (4)
         outputs = y_tiles[place]
         sums = memory[: outputs.size].reshape(outputs.shape)
-        matmul(form.A, M, sums.reshape(len(weight), len(form.A), -1))  # (5)
+        matmul(tiles.A, M, sums.reshape(len(weight), len(tiles.A), -1))  # (5)
         np.add(by_rows(sums), bias, out=by_rows(outputs))  # (5)
-    return form.y.unpad(y)
+    return tiles.y_window.unpad(y)
 
 
 def convolve_backward(
@@ -153,27 +154,33 @@ def convolve_backward(
 ) -> Result:
     """As in conv.py, where this form pays."""
     weight = params["weight"]
-    form = Tiles(weight, window, dy.shape[2:], x.dtype)
-    A_transposed, B_transposed = (np.ascontiguousarray(matrix.T) for matrix in (form.A, form.B))
-    padded = form.x.pad(x)
+    tiles = Tiles(weight, window, dy.shape[2:], x.dtype)
+    A_transposed, B_transposed = (np.ascontiguousarray(matrix.T) for matrix in (tiles.A, tiles.B))
+    padded = tiles.x_window.pad(x)
     dpadded = np.zeros_like(padded) if need_dx else None
-    x_tiles, dy_tiles = form.x.view(padded), form.y.view(form.y.pad(dy))
-    dU, share = np.zeros_like(form.U), np.empty_like(form.U)
-    for place, memory, V, M in form.blocks(x_tiles, dy_tiles):
+    x_tiles, dy_tiles = tiles.x_window.view(padded), tiles.y_window.view(tiles.y_window.pad(dy))
+    dU, share = np.zeros_like(tiles.U), np.empty_like(tiles.U)
+    for place, memory, V, M in tiles.blocks(x_tiles, dy_tiles):
         columns = im2col(x_tiles[place], memory)
-        matmul(form.B, columns.reshape(V.shape), V)  # (3)
-        outputs = im2col(dy_tiles[place], memory)
-        matmul(A_transposed, outputs.reshape(len(weight), len(form.A), -1), M)  # (6)
+        matmul(tiles.B, columns.reshape(V.shape), V)  # (3)
+        outputs = im2col(dy_tiles[place], memory)  # in the place of the columns
+        matmul(A_transposed, outputs.reshape(len(weight), len(tiles.A), -1), M)  # (6)
         dU += matmul(M.swapaxes(0, 1), V.transpose(1, 2, 0), share)  # (7)
-        if dpadded is not None:  # V is no longer needed: dV takes its place
-            matmul(form.U.transpose(0, 2, 1), M.swapaxes(0, 1), V.swapaxes(0, 1))  # (9)
-            matmul(B_transposed, V, columns.reshape(V.shape))  # (10)
-            add_tiles(columns, form.x.view(dpadded)[place], form.x.stride[1])
-    dweight = dU.reshape(PRODUCTS, -1).T @ form.G  # (8)
+        if dpadded is not None:  # dV and dtiles take the places of V and the outputs
+            dtiles = columns
+            matmul(tiles.U.transpose(0, 2, 1), M.swapaxes(0, 1), V.swapaxes(0, 1))  # (9)
+            matmul(B_transposed, V, dtiles.reshape(V.shape))  # (10)
+            add_tiles(dtiles, tiles.x_window.view(dpadded)[place], tiles.x_window.stride[1])
+    dweight = matmul(dU.reshape(PRODUCTS, -1).T, tiles.G)  # (8)
     grads = {"weight": dweight.reshape(weight.shape)}
     if "bias" in params:
         grads["bias"] = dy.sum(axis=(0, 2, 3))
-    return (None if dpadded is None else form.x.unpad(dpadded)), grads
+    return (None if dpadded is None else tiles.x_window.unpad(dpadded)), grads
+
+
+def even(length: int, most: int) -> int:
+    """The size of parts of about one size, each at most `most`."""
+    return math.ceil(length / math.ceil(length / most))
 
 
 def slices(length: int, step: int) -> list[slice]:
@@ -187,7 +194,7 @@ def by_rows(tiles: Array) -> Array:
 
 def add_tiles(dtiles: Array, into: Array, stride: int) -> None:
     """Adds tiles to a view of images, one row of tiles and `stride` columns of each tile at a time,
-    since these do not overlap."""
+    since these do not overlap: fewer and longer additions than those of Window.col2im."""
     for row, first in itertools.product(range(dtiles.shape[3]), range(0, TILE, stride)):
         part = ..., slice(first, first + stride), slice(row, row + 1), slice(None), slice(None)
         view = by_rows(into[part])

@@ -2,18 +2,19 @@
 
 Another cut rounds differently, so the number of workers has no say.
 
-- A chunk has up to 64 images in training and 128 in evaluation. Rows in memory are as long as that
-  number times the width of an image, and longer ones are no faster.
+- A chunk has up to 64 images in training and 128 in evaluation, there 4096 on a GPU. Rows in memory
+  are as long as that number times the width of an image, and longer ones are no faster on a CPU.
 - Each chunk's gradients are copied and added up. So where the parameters outnumber what the layers
   put out for 64 images, as with a hidden layer of a thousand units, a chunk in training has as many
   images as bring these numbers into balance, up to 256, even if some cores then have no chunk.
 - From 32 images on, a batch has at least two chunks, so that two cores have work. Smaller ones stay
   whole: with LeNet, 8 images take three quarters of the time of 16.
 - Of large images a chunk has fewer: all layers together put out at most 2**26 numbers for it, 256
-  MB of float32, unless one image alone exceeds them. Training keeps most of them until backward.
+  MB of float32, unless one image alone exceeds them; 16 times as many on a GPU. Training keeps most
+  of them until backward. A GPU takes a whole batch in training where it can: see parallel.py.
 - If a layer mixes images, as batch norm does, training computes something else with other chunks,
-  and statistics are better over many images. There a chunk has up to 64 of them, of any size and in
-  one piece; where memory is short, take a smaller batch.
+  and statistics are better over many images. There a chunk has up to 64, however large they are,
+  and a batch of up to 64 is one chunk; where memory is short, take a smaller batch.
 """
 
 import itertools
@@ -29,7 +30,7 @@ CHUNK_SIZE = 64  # images
 LARGEST_CHUNK_SIZE = 256  # images
 EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # images; a GPU wants few, large products
 WORTH_A_CORE = 16  # images
-OUTPUTS = 1 << 26  # numbers
+MOST_OUTPUTS = {"cpu": 1 << 26, "gpu": 1 << 30}  # numbers
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Cut:
     def __call__(self, n: int) -> list[range]:
         """The images 0 to n - 1 in chunks, in order, whose sizes differ by at most one: a small
         last chunk would give poor statistics, and leave cores idle."""
-        count = max(math.ceil(n / self.most), min(2, n // self.least))
+        count = max(1, math.ceil(n / self.most), min(2, n // self.least))
         bounds = [c * n // count for c in range(count + 1)]
         return [range(first, stop) for first, stop in itertools.pairwise(bounds)]
 
@@ -60,15 +61,14 @@ def training_cut(net: Layer, image_shape: Shape) -> Cut:
 
 def evaluation_cut(net: Layer, image_shape: Shape) -> Cut:
     """For images (C, H, W) of `image_shape`; inference mixes none."""
-    most = EVALUATION_CHUNK_SIZES[net.device]
-    if net.device == "gpu":
-        return Cut(most, most)
-    return Cut(images_that_fit(net, image_shape, most), WORTH_A_CORE)
+    most = images_that_fit(net, image_shape, EVALUATION_CHUNK_SIZES[net.device])
+    return Cut(most, most if net.device == "gpu" else WORTH_A_CORE)
 
 
 def images_that_fit(net: Layer, image_shape: Shape, most: int) -> int:
-    """How many images, from 1 to `most`, for which `net` puts out no more than OUTPUTS numbers."""
-    return max(1, min(most, OUTPUTS // max(1, outputs(net, (1, *image_shape)))))
+    """How many images, from 1 to `most`, for which `net` puts out no more than MOST_OUTPUTS."""
+    limit = MOST_OUTPUTS[net.device]
+    return max(1, min(most, limit // max(1, outputs(net, (1, *image_shape)))))
 
 
 def outputs(layer: Layer, x_shape: Shape) -> int:

@@ -93,7 +93,7 @@ ALONE = Alone()
 
 
 def worker_count(net: Layer, chunks: list[range], workers: int | None, ranks: Alone = ALONE) -> int:
-    """How many workers of a process share its part of `chunks`: as many as there are, up to
+    """How many workers of a process share its part of `chunks`: as many as it has chunks, up to
     `workers` or, if that is None, its part of the cores; one for a GPU."""
     own_cores = max(1, cores() // ranks.neighbours)
     workers = own_cores if workers is None else integer("workers", workers, 1)

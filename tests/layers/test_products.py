@@ -1,5 +1,7 @@
 """What makes the products of a convolution fast does not change their results."""
 
+import sys
+
 import numpy as np
 import pytest
 from rounding import assert_equal_but_for_rounding
@@ -64,6 +66,31 @@ def test_a_sum_of_products_is_the_same_in_pieces(limit, length, count, monkeypat
         np.einsum("gkl,glm->gkm", *factors) for factors in ((a, b), (np.abs(a), np.abs(b)))
     )
     assert_equal_but_for_rounding(found, exact, size)
+
+
+def test_a_sum_of_no_products_is_zero():
+    found = products.sum_of_products(np.ones((1, 3, 0)), np.ones((1, 0, 2)))
+    np.testing.assert_array_equal(found, np.zeros((1, 3, 2)))
+
+
+@pytest.mark.parametrize(
+    "libraries, in_pieces",
+    [
+        ([("blas", "SkylakeX")], True),
+        ([("blas", "SapphireRapids"), ("blas", "Haswell")], True),
+        ([("blas", "Haswell"), ("blas", "SkylakeX")], False),  # NumPy's is the first
+        ([("openmp", None), ("blas", "Zen")], False),
+        ([("blas", None)], False),  # MKL, say
+        ([("openmp", None)], False),
+        ([], False),
+    ],
+)
+def test_products_are_in_pieces_where_kernels_copy_no_small_matrix(libraries, in_pieces):
+    found = [
+        {"user_api": api} | ({"architecture": kernels} if kernels else {})
+        for api, kernels in libraries
+    ]
+    assert products.piece_limit(found) == (1_000_000 if in_pieces else sys.maxsize)
 
 
 @pytest.mark.parametrize("oh", [3, 4])

@@ -17,6 +17,11 @@ GEOMETRIES = [  # kernel, padding (top, bottom, left, right), image, images
     ((5, 2), (5, 5, 1, 1), (1, 1), 2),
     ((1, 4), (0, 0, 2, 1), (7, 5), 3),
 ]
+LAYOUTS = {
+    "batch last": lambda array: array,
+    "batch first": np.ascontiguousarray,
+    "upside down": lambda array: array[:, :, ::-1],
+}
 
 
 @pytest.fixture
@@ -91,12 +96,14 @@ def test_the_matrices_make_a_correlation(k):
     assert_equal_but_for_rounding(A @ ((G @ w) * (B @ d)), np.correlate(d, w, "valid"), size)
 
 
+@pytest.mark.parametrize("arrange", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kernel, padding, image, n", GEOMETRIES)
 def test_both_passes_against_the_definition(
-    kernel, padding, image, n, dtype, always, taken, monkeypatch
+    kernel, padding, image, n, dtype, arrange, always, taken, monkeypatch
 ):
     layer, x, dy = problem(kernel, padding, image, n, dtype=dtype)
+    x, dy = arrange(x), arrange(dy)
     kept = x.copy(), dy.copy()
     found = results(layer, x, dy)
     assert taken == ["convolve", "convolve_backward"]
@@ -174,6 +181,11 @@ def test_where_it_is_taken(taken):
     assert passes(Conv2D(32, 64, 1), 16, 32, 16, 16) == 0
     assert passes(Conv2D(32, 64, 7, padding=3), 16, 32, 16, 16) == 0
     assert passes(lenet(), 64, 1, 28, 28) == 0
+    layer = Conv2D(512, 512, 3, padding=1)  # 4 tiles an image; 512*512 / (512 + 512) / 2 = 128
+    for images, pays in ((31, False), (32, True)):
+        x = np.ones((images, 512, 8, 8), np.float32)
+        found = winograd.pays(layer.params["weight"], layer.window, 1, (8, 8), x)
+        assert found == pays
 
 
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])

@@ -50,6 +50,19 @@ def test_sizes_by_hand(cut, expected):
     assert {n: sizes(cut, n) for n in expected} == expected
 
 
+def test_a_gpu_takes_more_images_but_not_any_number(monkeypatch):
+    """64 channels of 224x224, 3,211,264 numbers: 2**30 of them are 334 images."""
+    monkeypatch.setattr(Layer, "device", "gpu")
+    assert sizes(evaluation_cut(lenet(), IMAGE), 10_000) == [3333, 3333, 3334]
+    large = Sequential(Conv2D(3, 64, 3, padding=1))
+    assert sizes(evaluation_cut(large, (3, 224, 224)), 2 * 334) == [334, 334]
+    assert len(evaluation_cut(large, (3, 224, 224))(2 * 334 + 1)) == 3
+
+
+def test_no_images_are_one_chunk():
+    assert training_cut(lenet(), IMAGE)(0) == evaluation_cut(lenet(), IMAGE)(0) == [range(0)]
+
+
 def test_sizes_differ_by_one_at_most():
     cut = training_cut(lenet(), IMAGE)
     for n in range(1, 1000):
@@ -144,7 +157,7 @@ def test_training_evaluation_and_prediction_take_these(dropped, small_digits, mo
     body = Residual(Sequential(Noted(), Dropout(dropped)))
     net = Sequential(body, Flatten(), Linear(784, 10))
     each = 4 * 784 + 10  # ReLU, dropout, their sum with x, and x flat
-    monkeypatch.setattr(chunks, "OUTPUTS", 20 * each + each // 2)
+    monkeypatch.setitem(chunks.MOST_OUTPUTS, "cpu", 20 * each + each // 2)
     with batch_gradients(net, data, 100, workers=1) as gradients:
         gradients(np.arange(50), key=(0,))
     assert seen == [16, 17, 17]
