@@ -36,7 +36,7 @@ from minicnn import SGD
 from minicnn.datasets import Dataset
 from minicnn.models import IMAGE
 from minicnn.training import mpi, parallel
-from minicnn.training.chunks import CHUNK_SIZE
+from minicnn.training.chunks import training_cut
 from minicnn.training.ordered import OrderedSum
 from minicnn.zoo import MODELS, wide
 
@@ -71,7 +71,8 @@ def measure(args: argparse.Namespace) -> list[dict]:
         for name in ("lenet",) if args.quick else NETS:
             chunk = [racing[0].run(f"chunk {name}", 2) / 2 for _ in range(args.rounds)]
             parameters = sum(a.size for a in _network(name).params.values())
-            records.append({"net": name, "parameters": parameters, "chunk_seconds": chunk})
+            net = {"net": name, "parameters": parameters, "chunk_size": _chunk_size(name)}
+            records.append({**net, "chunk_seconds": chunk})
     return records
 
 
@@ -164,8 +165,12 @@ def _network(name: str):
     return wide(*NETS[name], rng, IMAGE, 10) if NETS[name] else MODELS[name].build(rng)
 
 
+def _chunk_size(name: str) -> int:
+    return len(training_cut(_network(name), (1, *IMAGE))(256)[0])
+
+
 def _chunk(name: str, data: Dataset) -> None:
-    index = np.arange(CHUNK_SIZE)
+    index = np.arange(_chunk_size(name))
     parallel.gradients(_network(name), data, parallel.softmax_cross_entropy, None, index, ())
 
 
@@ -178,9 +183,9 @@ def step_seconds(
     return math.ceil(chunks / ranks) * chunk_seconds + 2 * (math.log2(ranks) * latency + moved)
 
 
-def efficiency(net: dict, chunks: int, ranks: int, network: tuple) -> float:
+def efficiency(net: dict, batch: int, ranks: int, network: tuple) -> float:
     """The images a second of a rank among so many, as a share of those of a rank alone."""
-    chunk_seconds = spread(net["chunk_seconds"]).median
+    chunk_seconds, chunks = spread(net["chunk_seconds"]).median, batch // net["chunk_size"]
     seconds = step_seconds(chunk_seconds, chunks, ranks, 4 * net["parameters"], network)
     return chunks * chunk_seconds / (ranks * seconds)
 
@@ -222,15 +227,15 @@ def table(results: dict) -> str:
         times = [1e6 * spread(own[way]).median for way in ("gathered", "sliced")]
         rows.append((f"{length:,}", *(f"{t:,.0f}" for t in times)))
     text += markdown(("numbers added by two ranks", "gathered, us", "in slices, us"), rows)
-    for title, chunks_of in (
-        ("weak scaling, 256 images a rank", lambda ranks: 4 * ranks),
-        ("strong scaling, batches of 8,192 images", lambda ranks: 128),
+    for title, batch in (
+        ("weak scaling, 256 images a rank", lambda ranks: 256 * ranks),
+        ("strong scaling, batches of 8,192 images", lambda ranks: 8192),
     ):
         rows = [
             (
                 net["net"],
                 name,
-                *(f"{efficiency(net, chunks_of(r), r, network):.0%}" for r in RANKS),
+                *(f"{efficiency(net, batch(r), r, network):.0%}" for r in RANKS),
             )
             for net in nets
             for name, network in NETWORKS.items()
@@ -249,9 +254,10 @@ def figure(results: dict) -> Figure:
     figure = Figure(figsize=(12, 4), layout="constrained")
     for axes, net in zip(figure.subplots(1, len(nets), sharey=True, squeeze=False)[0], nets):
         for color, (name, network) in enumerate(NETWORKS.items()):
-            for chunks, line, label in ((4, "-", name), (None, ":", None)):
-                shares = [efficiency(net, chunks * r if chunks else 128, r, network) for r in ranks]
-                axes.plot(ranks, shares, f"C{color}{line}", label=label)
+            weak = [efficiency(net, int(256 * r), r, network) for r in ranks]
+            strong = [efficiency(net, 8192, r, network) for r in ranks]
+            axes.plot(ranks, weak, f"C{color}-", label=name)
+            axes.plot(ranks, strong, f"C{color}:")
         if net is nets[0]:
             axes.plot(2, two / one / 2, "ko", label="two ranks of this machine, measured")
         axes.set(title=f"{net['net']}\n{net['parameters']:,} parameters", xlabel="ranks")

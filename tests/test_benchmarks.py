@@ -762,8 +762,8 @@ def test_the_model_of_several_ranks_by_hand(script):
     network = 1e-3, 1e9
     assert bench_mpi.step_seconds(0.01, 20, 8, 8e6, network) == pytest.approx(0.05)
     assert bench_mpi.step_seconds(0.01, 20, 1, 8e6, network) == pytest.approx(0.2)
-    net = {"parameters": 2_000_000, "chunk_seconds": [0.01, 0.01]}
-    assert bench_mpi.efficiency(net, 20, 8, network) == pytest.approx(0.2 / (8 * 0.05))
+    net = {"parameters": 2_000_000, "chunk_size": 64, "chunk_seconds": [0.01, 0.01]}
+    assert bench_mpi.efficiency(net, 20 * 64, 8, network) == pytest.approx(0.2 / (8 * 0.05))
     records = [  # between two ranks: 2 * (1 ms + half of the bytes at 1 GB/s)
         {"length": 250_000, "sliced": [3e-3, 3e-3]},
         {"length": 2_500_000, "sliced": [12e-3, 12e-3]},

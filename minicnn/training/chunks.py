@@ -5,8 +5,8 @@ Another cut rounds differently, so the number of workers has no say.
 - A chunk has up to 64 images in training and 128 in evaluation, there 4096 on a GPU. Rows in memory
   are as long as that number times the width of an image, and longer ones are no faster on a CPU.
 - Each chunk's gradients are copied and added up. So where the parameters outnumber what the layers
-  put out for 64 images, as with a hidden layer of a thousand units, a chunk in training has as many
-  images as bring these numbers into balance, up to 256, even if some cores then have no chunk.
+  put out for 64 images, as with a hidden layer of a thousand units, a chunk in training has up to
+  128 or 256, to bring these numbers into balance, even if some cores then have no chunk.
 - From 32 images on, a batch has at least two chunks, so that two cores have work. Smaller ones stay
   whole: with LeNet, 8 images take three quarters of the time of 16.
 - Of large images a chunk has fewer: all layers together put out at most 2**26 numbers for it, 256
@@ -55,7 +55,9 @@ def training_cut(net: Layer, image_shape: Shape) -> Cut:
         return Cut(CHUNK_SIZE, CHUNK_SIZE)
     params = sum(parameter.size for parameter in net.params.values())
     balanced = params // max(1, outputs(net, (1, *image_shape)))  # images
-    most = min(max(CHUNK_SIZE, balanced), LARGEST_CHUNK_SIZE)
+    most = CHUNK_SIZE
+    while 2 * most <= min(balanced, LARGEST_CHUNK_SIZE):  # powers of 2, as batches mostly are
+        most *= 2
     return Cut(images_that_fit(net, image_shape, most), WORTH_A_CORE)
 
 

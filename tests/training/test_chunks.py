@@ -81,7 +81,8 @@ def test_neither_dtype_nor_weights_nor_the_cores_have_a_say(monkeypatch):
     "units, most",
     [
         (60, 64),  # (28*28 + 1) * 60 + (60 + 1) * 10 = 47,710 parameters; 28*28 + 60 + 10 outputs
-        (100, 88),  # 79,510 / 894 = 88.9
+        (100, 64),  # 79,510 / 894 = 88.9
+        (200, 128),  # 159,010 / 994 = 160
         (400, 256),  # 318,010 / 1,194 = 266
     ],
 )
