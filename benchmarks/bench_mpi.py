@@ -166,7 +166,7 @@ def _network(name: str):
 
 
 def _chunk_size(name: str) -> int:
-    return len(training_cut(_network(name), (1, *IMAGE))(256)[0])
+    return len(training_cut(_network(name), IMAGE)(256)[0])
 
 
 def _chunk(name: str, data: Dataset) -> None:
