@@ -65,11 +65,14 @@ def test_the_batch_is_in_chunks_that_fit_a_cache(limits, core):
 def test_floor_of_a_network_is_the_sum_of_its_layers(limits, core):
     """Convolution: 144 operations forward and as many backward, where it has no dx. Sigmoid: 8
     values of exp; both ways 5 * 8 numbers, 160 bytes at 2 GB/s. Linear: 8 + 90 + 10 numbers, 432
-    bytes; both ways dy 10, x 8, gradients 90, dx 8 and parameters 90 more, 1256 bytes."""
+    bytes; both ways dy 10, x 8, gradients 90, dx 8 and parameters 90 more, 1256 bytes. As the first
+    layer with parameters, after others, it has no dx: 864 bytes, and these have no way back."""
     net = Sequential(Conv2D(1, 2, 3), Sigmoid(), Flatten(), Linear(8, 10))
     forward, both = 144 + 40 + 216, 288 + 80 + 628
     assert limits.network_floor(net, (1, 1, 4, 4), False, core) == pytest.approx(forward * 1e-9)
     assert limits.network_floor(net, (1, 1, 4, 4), True, core) == pytest.approx(both * 1e-9)
+    net = Sequential(Sigmoid(), Flatten(), Linear(8, 10))
+    assert limits.network_floor(net, (1, 2, 2, 2), True, core) == pytest.approx(472e-9)
 
 
 def probes(**rates):

@@ -10,8 +10,9 @@ Another cut rounds differently, so the number of workers has no say.
 - From 32 images on, a batch has at least two chunks, so that two cores have work. Smaller ones stay
   whole: with LeNet, 8 images take three quarters of the time of 16.
 - Of large images a chunk has fewer: all layers together put out at most 2**26 numbers for it, 256
-  MB of float32, unless one image alone exceeds them; 16 times as many on a GPU. Training keeps most
-  of them until backward. A GPU takes a whole batch in training where it can: see parallel.py.
+  MB of float32, unless one image alone exceeds them; in evaluation on a GPU 16 times as many.
+  Training keeps most of them until backward. A GPU trains on whole batches where it can, and else
+  takes the chunks of a CPU: see parallel.py.
 - If a layer mixes images, as batch norm does, training computes something else with other chunks,
   and statistics are better over many images. There a chunk has up to 64, however large they are,
   and a batch of up to 64 is one chunk; where memory is short, take a smaller batch.
@@ -30,7 +31,7 @@ CHUNK_SIZE = 64  # images
 LARGEST_CHUNK_SIZE = 256  # images
 EVALUATION_CHUNK_SIZES = {"cpu": 128, "gpu": 4096}  # images; a GPU wants few, large products
 WORTH_A_CORE = 16  # images
-MOST_OUTPUTS = {"cpu": 1 << 26, "gpu": 1 << 30}  # numbers
+MOST_OUTPUTS = 1 << 26  # numbers
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ def training_cut(net: Layer, image_shape: Shape) -> Cut:
 
 def evaluation_cut(net: Layer, image_shape: Shape) -> Cut:
     """For images (C, H, W) of `image_shape`; inference mixes none."""
-    most = images_that_fit(net, image_shape, EVALUATION_CHUNK_SIZES[net.device])
-    return Cut(most, most if net.device == "gpu" else WORTH_A_CORE)
+    most = EVALUATION_CHUNK_SIZES[net.device]
+    if net.device == "gpu":
+        most = images_that_fit(net, image_shape, most, 16 * MOST_OUTPUTS)
+        return Cut(most, most)
+    return Cut(images_that_fit(net, image_shape, most), WORTH_A_CORE)
 
 
-def images_that_fit(net: Layer, image_shape: Shape, most: int) -> int:
-    """How many images, from 1 to `most`, for which `net` puts out no more than MOST_OUTPUTS."""
-    limit = MOST_OUTPUTS[net.device]
+def images_that_fit(net: Layer, image_shape: Shape, most: int, limit: int | None = None) -> int:
+    """How many images, from 1 to `most`, for which `net` puts out no more numbers than `limit`, or
+    than MOST_OUTPUTS."""
+    limit = limit or MOST_OUTPUTS
     return max(1, min(most, limit // max(1, outputs(net, (1, *image_shape)))))
 
 

@@ -57,6 +57,7 @@ def test_a_gpu_takes_more_images_but_not_any_number(monkeypatch):
     large = Sequential(Conv2D(3, 64, 3, padding=1))
     assert sizes(evaluation_cut(large, (3, 224, 224)), 2 * 334) == [334, 334]
     assert len(evaluation_cut(large, (3, 224, 224))(2 * 334 + 1)) == 3
+    assert sizes(training_cut(large, (3, 224, 224)), 60) == [20, 20, 20]  # as on a CPU
 
 
 def test_no_images_are_one_chunk():
@@ -158,7 +159,7 @@ def test_training_evaluation_and_prediction_take_these(dropped, small_digits, mo
     body = Residual(Sequential(Noted(), Dropout(dropped)))
     net = Sequential(body, Flatten(), Linear(784, 10))
     each = 4 * 784 + 10  # ReLU, dropout, their sum with x, and x flat
-    monkeypatch.setitem(chunks.MOST_OUTPUTS, "cpu", 20 * each + each // 2)
+    monkeypatch.setattr(chunks, "MOST_OUTPUTS", 20 * each + each // 2)
     with batch_gradients(net, data, 100, workers=1) as gradients:
         gradients(np.arange(50), key=(0,))
     assert seen == [16, 17, 17]
