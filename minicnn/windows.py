@@ -24,7 +24,7 @@ that the next layer reads.
 Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from minicnn.arguments import Padding, Pair, Shape, Sides, Size, pair, require, sides
@@ -81,23 +81,20 @@ class Window:
             return replace(window, padding=(((h - 1) // 2, h // 2), ((w - 1) // 2, w // 2)))
         return replace(window, padding=sides("padding", padding))
 
-    @property
-    def overlaps(self) -> bool:
-        """Whether an entry may lie in two windows."""
-        return any(s < span for s, span in zip(self.stride, self.span))
-
     def output_size(self, size: Shape) -> Pair:
         """(OH, OW) for an image of `size` (H, W). Raises ValueError if no window fits."""
-        for axis, h, (before, after), d, k, span in zip(
-            ("height", "width"), size, self.padding, self.dilation, self.kernel, self.span
-        ):
-            if h + before + after < span:
-                raise ValueError(
-                    f"the kernel spans dilation*(kernel - 1) + 1 = {d}*({k} - 1) + 1 = {span} but "
-                    f"the padded {axis} is {h} + {before} + {after} = {h + before + after}: use a "
-                    f"smaller kernel, a larger image or more padding"
-                )
-        return self._outputs(tuple(h + sum(padding) for h, padding in zip(size, self.padding)))
+        (top, bottom), (left, right) = self.padding
+        outputs = self._outputs(top + size[0] + bottom, left + size[1] + right)
+        if min(outputs) < 1:
+            axis = int(outputs[0] >= 1)
+            name, h, (before, after) = ("height", "width")[axis], size[axis], self.padding[axis]
+            d, k, span = self.dilation[axis], self.kernel[axis], self.span[axis]
+            raise ValueError(
+                f"the kernel spans dilation*(kernel - 1) + 1 = {d}*({k} - 1) + 1 = {span} but "
+                f"the padded {name} is {h} + {before} + {after} = {h + before + after}: use a "
+                f"smaller kernel, a larger image or more padding"
+            )
+        return outputs
 
     def extended(self, size: Shape) -> "Window":
         """The window for images of `size` with more padding at the bottom and right, so that the
@@ -135,11 +132,9 @@ class Window:
         share memory."""
         (c, h, w, n), (dh, dw), (sh, sw) = padded.shape, self.dilation, self.stride
         c_step, h_step, w_step, n_step = padded.strides
-        return array_module(padded).lib.stride_tricks.as_strided(
-            padded,
-            (c, *self.kernel, *self._outputs((h, w)), n),
-            (c_step, dh * h_step, dw * w_step, sh * h_step, sw * w_step, n_step),  # (2)
-        )
+        shape = c, *self.kernel, *self._outputs(h, w), n
+        strides = c_step, dh * h_step, dw * w_step, sh * h_step, sw * w_step, n_step  # (2)
+        return array_module(padded).lib.stride_tricks.as_strided(padded, shape, strides)
 
     def taps(self, padded: Array) -> Iterator[Array]:
         """For each tap, row by row, the view (C, OH, OW, N) of what it reads in padded."""
@@ -154,14 +149,19 @@ class Window:
             reads = slice(k * d, k * d + starts, self.stride[axis])  # (2)
             yield padded[..., reads, :] if axis else padded[..., reads, :, :]
 
-    def reduce(self, function: Callable[..., Array], padded: Array, start: float) -> Array:
-        """The sum, say, of each window of padded (C, H, W, N), as (C, OH, OW, N), where `function`
-        adds two arrays and `start` is the sum of no tap."""
-        taps = self.taps(padded)
-        y = function(next(taps), next(taps, start))
-        for tap in taps:
-            function(y, tap, out=y)
-        return y
+    def from_taps(self, shares: Iterable[Array], x_shape: Shape, like: Array) -> Array:
+        """The transpose of `taps` of padded x: x (N, C, H, W), with the dtype and device of `like`,
+        in which each entry is the sum of what the taps that read it have in `shares`, each
+        (C, OH, OW, N)."""
+        shape, (sh, sw), xp = self.padded_shape(x_shape), self.stride, array_module(like)
+        tiled = self.stride == self.kernel == self.span and not (shape[1] % sh or shape[2] % sw)
+        padded = (xp.empty if tiled else xp.zeros)(shape, like.dtype)
+        for tap, share in zip(self.taps(padded), shares):
+            if tiled:  # each entry lies in one window
+                tap[...] = share
+            else:
+                tap += share
+        return self.unpad(padded)
 
     def slab(self, padded: Array, rows: slice) -> Array:
         """The part of padded that the windows of these output rows see, a view."""
@@ -188,10 +188,10 @@ class Window:
             for i, rows in enumerate(self.taps_along(0, padded)):
                 rows += sums[:, i]  # (4)
 
-    def _outputs(self, size: Shape) -> Pair:
-        """(OH, OW) for a padded image of `size`."""
-        oh, ow = ((h - span) // s + 1 for h, span, s in zip(size, self.span, self.stride))  # (1)
-        return oh, ow
+    def _outputs(self, h: int, w: int) -> Pair:
+        """(OH, OW) for a padded image of size (h, w)."""
+        (sh, sw), (span_h, span_w) = self.stride, self.span
+        return (h - span_h) // sh + 1, (w - span_w) // sw + 1  # (1)
 
     def arguments(self, default_stride: Pair = (1, 1)) -> str:
         """The arguments of a layer with these windows, defaults left out: `5, padding=2`."""

@@ -32,9 +32,9 @@ LAYERS = {  # of LeNet's shapes: launches forward, and backward without and with
     "Conv2D": (Conv2D(6, 16, 5), (6, 14, 14), 6, 8, 22),
     "Conv2D, 2 groups": (Conv2D(6, 16, 5, groups=2), (6, 14, 14), 6, 10, 25),
     "Conv2D, a stride": (Conv2D(6, 16, 3, 3), (6, 14, 14), 5, 6, 15),
-    "AvgPool2D": (AvgPool2D(2), (6, 28, 28), 4, 0, 3),
+    "AvgPool2D": (AvgPool2D(2), (6, 28, 28), 4, 0, 5),
     "AvgPool2D, overlapping": (AvgPool2D(3, 2), (6, 28, 28), 9, 0, 11),
-    "MaxPool2D": (MaxPool2D(2), (6, 28, 28), 3, 0, 22),
+    "MaxPool2D": (MaxPool2D(2), (6, 28, 28), 2, 0, 21),
     "GlobalAvgPool2D": (GlobalAvgPool2D(), (6, 28, 28), 1, 0, 2),
     "Linear": (Linear(400, 120), (400,), 2, 2, 3),
     "Flatten": (Flatten(), (6, 28, 28), 0, 0, 0),
@@ -76,7 +76,7 @@ def test_launches_of_a_layer(name):
 
 @pytest.mark.parametrize(
     "build, optimizer, step, products",
-    [(lenet, SGD(0.1), 138, 14), (lenet_relu, SGD(0.1, momentum=0.9), 178, 14)],
+    [(lenet, SGD(0.1), 142, 14), (lenet_relu, SGD(0.1, momentum=0.9), 174, 14)],
     ids=["lenet", "lenet_relu"],
 )
 def test_launches_of_a_step(build, optimizer, step, products):

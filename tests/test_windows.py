@@ -94,6 +94,33 @@ def test_col2im_is_the_transpose_of_im2col(windows, x_shape):
     assert np.vdot(im2col, columns) == np.vdot(padded, total - start)
 
 
+def check_from_taps(windows, x_shape, monkeypatch):
+    """Where no entry is set twice, memory is not cleared before: here it is full of nan."""
+    x = integers(x_shape)
+    taps = list(windows.taps(windows.pad(x)))
+    shares = [integers(tap.shape) for tap in taps]
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+        dx = windows.from_taps(iter(shares), x_shape, x)
+    assert dx.shape == x_shape
+    assert sum(map(np.vdot, taps, shares)) == np.vdot(x, dx)
+
+
+@on_random_cases
+def test_from_taps_is_the_transpose_of_taps(windows, x_shape, monkeypatch):
+    check_from_taps(windows, x_shape, monkeypatch)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 6), (4, 7), (6, 8)])
+@pytest.mark.parametrize("kernel, stride", [((2, 3), (2, 3)), ((2, 2), (2, 3)), ((1, 1), (2, 3))])
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 0), (0, 1))])
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1), (1, 2)])
+def test_from_taps_of_windows_that_tile_or_nearly(
+    kernel, stride, padding, dilation, size, monkeypatch
+):
+    check_from_taps(Window(kernel, stride, padding, dilation), (2, 3, *size), monkeypatch)
+
+
 @on_random_cases
 def test_slabs_of_rows_make_up_the_whole(windows, x_shape):
     padded = integers(windows.padded_shape(x_shape))

@@ -24,7 +24,9 @@ applications to object recognition", CVPR 2007, for the maximum; M. Lin, Q. Chen
 in network", ICLR 2014, for the global average.
 """
 
+import functools
 import math
+from collections.abc import Iterator
 
 from minicnn.arguments import Padding, Shape, Size, flag, require
 from minicnn.backend import Array, array_module, masked
@@ -76,8 +78,10 @@ class MaxPool2D(Pool2D):
 
     def forward(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
         check_input(self, x)
-        xp, window = array_module(x), self._window_over(x.shape)
-        y = window.reduce(xp.maximum, window.pad(x, -xp.inf), -xp.inf)  # (1)
+        window = self._window_over(x.shape)
+        y = window.pad(x, -math.inf)
+        for axis in 0, 1:  # the maximum of a window is that of the maxima of its columns
+            y = functools.reduce(array_module(x).maximum, window.taps_along(axis, y))  # (1)
         return batch_first(y), (x, y)
 
     def backward(self, dy: Array, saved: tuple[Array, Array], need_dx: bool = True) -> Result:
@@ -85,16 +89,18 @@ class MaxPool2D(Pool2D):
         check_gradient(self, dy, batch_first(y).shape, y)
         if not need_dx:
             return None, {}
-        xp, window = array_module(x), self._window_over(x.shape)
-        padded = window.pad(x, xp.nan)  # equals nothing, so it is never taken for the maximum
-        dy = batch_last(dy)
-        dpadded = xp.zeros_like(padded)
-        found = xp.zeros(y.shape, bool)
-        for tap, dtap in zip(window.taps(padded), window.taps(dpadded)):
-            first = (tap == y) > found
-            found |= first
-            dtap += masked(dy, first)  # (2)
-        return window.unpad(dpadded), {}
+        window = self._window_over(x.shape)
+        taps = window.taps(window.pad(x, math.nan))  # equals nothing, so it never wins
+        return window.from_taps(_shares(taps, y, batch_last(dy)), x.shape, dy), {}
+
+
+def _shares(taps: Iterator[Array], y: Array, dy: Array) -> Iterator[Array]:
+    """For each tap, dy where it is the first to hold the maximum y, else 0."""
+    found = array_module(y).zeros(y.shape, bool)
+    for tap in taps:
+        first = (tap == y) > found
+        found |= first
+        yield masked(dy, first)  # (2)
 
 
 class AvgPool2D(Pool2D):
@@ -126,7 +132,10 @@ class AvgPool2D(Pool2D):
     def forward(self, x: Array) -> tuple[Array, Shape]:
         check_input(self, x)
         window = self._window_over(x.shape)
-        y = window.reduce(array_module(x).add, window.pad(x), 0)  # (3)
+        taps = window.taps(window.pad(x))
+        y = next(taps) + next(taps, 0)  # (3)
+        for tap in taps:
+            y += tap  # (3)
         y *= self._share(window, x.shape, y)  # (3)
         return batch_first(y), x.shape
 
@@ -135,14 +144,8 @@ class AvgPool2D(Pool2D):
         if not need_dx:
             return None, {}
         window = self._window_over(saved)
-        dtaps = batch_last(dy) * self._share(window, saved, dy)  # (4)
-        dpadded = array_module(dy).zeros(window.padded_shape(saved), dy.dtype)
-        if not window.overlaps:
-            window.view(dpadded)[...] = dtaps[:, None, None]  # each entry lies in one window
-            return window.unpad(dpadded), {}
-        for dtap in window.taps(dpadded):
-            dtap += dtaps
-        return window.unpad(dpadded), {}
+        shares = [batch_last(dy) * self._share(window, saved, dy)] * math.prod(window.kernel)  # (4)
+        return window.from_taps(shares, saved, dy), {}
 
     def _share(self, window: Window, x_shape: Shape, y: Array) -> float | Array:
         """1/count, one number or (1, OH, OW, 1) in the dtype and place of y."""
@@ -153,8 +156,7 @@ class AvgPool2D(Pool2D):
         counted = self.window.pad(image, float(self.count_include_pad))
         padded = xp.zeros(window.padded_shape(image.shape), y.dtype)
         padded[:, : counted.shape[1], : counted.shape[2]] = counted
-        count = window.reduce(xp.add, padded, 0)
-        return 1 / xp.maximum(count, 1)  # a dilated window may see no pixel
+        return 1 / xp.maximum(sum(window.taps(padded)), 1)  # a dilated window may see no pixel
 
 
 class GlobalAvgPool2D(Layer):

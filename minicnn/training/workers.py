@@ -13,6 +13,7 @@ import functools
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
@@ -204,9 +205,11 @@ def _pickled(answer: "list | _Failure") -> bytes:
 def _receive(pipe: Connection) -> Any:
     """The next object; polls for a while before it sleeps, since waking up takes 0.1 ms."""
     end = time.monotonic() + 0.001
-    while not pipe.poll() and time.monotonic() < end:
+    ready = select.poll()  # a tenth of the time of pipe.poll
+    ready.register(pipe, select.POLLIN)
+    while not ready.poll(0) and time.monotonic() < end:
         pass
-    return pipe.recv()
+    return pickle.loads(pipe.recv_bytes())
 
 
 def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) -> list:
@@ -215,7 +218,7 @@ def _scatter(work: Callable[[Any], Any], pipes: list[Connection], jobs: list) ->
     workers = len(pipes) + 1
     try:
         for k, pipe in enumerate(pipes, 1):
-            pipe.send(jobs[k::workers])
+            pipe.send_bytes(pickle.dumps(jobs[k::workers]))
         answers = [_work_all(work, jobs[::workers]), *map(_receive, pipes)]
     except BaseException as error:
         for pipe in pipes:  # an unread answer would be taken for the answer to the next jobs
