@@ -86,7 +86,7 @@ class Window:
         (top, bottom), (left, right) = self.padding
         outputs = self._outputs(top + size[0] + bottom, left + size[1] + right)
         if min(outputs) < 1:
-            axis = int(outputs[0] >= 1)
+            axis = 0 if outputs[0] < 1 else 1
             name, h, (before, after) = ("height", "width")[axis], size[axis], self.padding[axis]
             d, k, span = self.dilation[axis], self.kernel[axis], self.span[axis]
             raise ValueError(
@@ -150,14 +150,14 @@ class Window:
             yield padded[..., reads, :] if axis else padded[..., reads, :, :]
 
     def from_taps(self, shares: Iterable[Array], x_shape: Shape, like: Array) -> Array:
-        """The transpose of `taps` of padded x: x (N, C, H, W), with the dtype and device of `like`,
-        in which each entry is the sum of what the taps that read it have in `shares`, each
-        (C, OH, OW, N)."""
+        """dx (N, C, H, W), the transpose of `taps` of padded x: each entry is the sum of the shares
+        of the taps that read it. `shares` has one (C, OH, OW, N) for each tap; dtype and device are
+        those of `like`."""
         shape, (sh, sw), xp = self.padded_shape(x_shape), self.stride, array_module(like)
         tiled = self.stride == self.kernel == self.span and not (shape[1] % sh or shape[2] % sw)
         padded = (xp.empty if tiled else xp.zeros)(shape, like.dtype)
-        for tap, share in zip(self.taps(padded), shares):
-            if tiled:  # each entry lies in one window
+        for tap, share in zip(self.taps(padded), shares, strict=True):
+            if tiled:  # each entry lies in exactly one window
                 tap[...] = share
             else:
                 tap += share

@@ -90,11 +90,11 @@ class MaxPool2D(Pool2D):
         if not need_dx:
             return None, {}
         window = self._window_over(x.shape)
-        taps = window.taps(window.pad(x, math.nan))  # equals nothing, so it never wins
-        return window.from_taps(_shares(taps, y, batch_last(dy)), x.shape, dy), {}
+        taps = window.taps(window.pad(x, math.nan))  # nan equals nothing, so padding never wins
+        return window.from_taps(_dtaps(taps, y, batch_last(dy)), x.shape, dy), {}
 
 
-def _shares(taps: Iterator[Array], y: Array, dy: Array) -> Iterator[Array]:
+def _dtaps(taps: Iterator[Array], y: Array, dy: Array) -> Iterator[Array]:
     """For each tap, dy where it is the first to hold the maximum y, else 0."""
     found = array_module(y).zeros(y.shape, bool)
     for tap in taps:
@@ -133,7 +133,7 @@ class AvgPool2D(Pool2D):
         check_input(self, x)
         window = self._window_over(x.shape)
         taps = window.taps(window.pad(x))
-        y = next(taps) + next(taps, 0)  # (3)
+        y = next(taps) + next(taps, 0)  # (3); a new array, even of one tap
         for tap in taps:
             y += tap  # (3)
         y *= self._share(window, x.shape, y)  # (3)
@@ -144,8 +144,8 @@ class AvgPool2D(Pool2D):
         if not need_dx:
             return None, {}
         window = self._window_over(saved)
-        shares = [batch_last(dy) * self._share(window, saved, dy)] * math.prod(window.kernel)  # (4)
-        return window.from_taps(shares, saved, dy), {}
+        dtap = batch_last(dy) * self._share(window, saved, dy)  # (4)
+        return window.from_taps([dtap] * math.prod(window.kernel), saved, dy), {}
 
     def _share(self, window: Window, x_shape: Shape, y: Array) -> float | Array:
         """1/count, one number or (1, OH, OW, 1) in the dtype and place of y."""

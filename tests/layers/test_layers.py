@@ -69,6 +69,8 @@ POOLING = {
     "dilation": ((2, 2, 7, 6), (3, 2), {"stride": 1, "padding": 1, "dilation": (2, 3)}),
     "larger than the image, rounded up": ((2, 1, 2, 3), 4, {"stride": 3, "ceil_mode": True}),
     "one window": ((2, 1, 2, 3), (2, 3), {}),
+    "one pixel": ((2, 3, 4, 5), 1, {}),
+    "one pixel, gaps": ((2, 3, 4, 5), 1, {"stride": 2}),
     "no images": ((0, 2, 4, 5), 2, {}),
 }
 CASES = {
