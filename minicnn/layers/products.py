@@ -102,8 +102,9 @@ def choose_rows(window: Window, channels: int, height: int, factor: Array | None
     (kh, _), (sh, _), (dh, _) = window.kernel, window.stride, window.dilation
     few_zeros = dh == 1 and 3 * (kh + sh) <= 4 * kh
     pays = channels <= FEW_CHANNELS and height % 2 == 0 and few_zeros
-    finite = factor is None or device_of(factor) == "gpu" or all_finite(factor)
-    return Rows(window, 2 if pays and finite else 1)
+    if pays and factor is not None and device_of(factor) == "cpu":
+        pays = all_finite(factor)
+    return Rows(window, 2 if pays else 1)
 
 
 def all_finite(x: Array) -> bool:
@@ -122,6 +123,9 @@ def blocks(weight: Array, windows: Array, *views: Array) -> Iterator[tuple[Any, 
     row_bytes = max(1, windows.nbytes // oh)
     block_bytes = max(BLOCK_BYTES[device_of(windows)], 4 * weight.nbytes)
     size = max(1, min(oh, block_bytes // row_bytes))
+    if size == oh:
+        yield slice(0, oh), *map(im2col, views)
+        return
     memories = [aligned_empty(view[..., :size, :, :].size, view) for view in views]
     for first in range(0, oh, size):
         rows = slice(first, min(first + size, oh))
