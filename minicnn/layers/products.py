@@ -58,6 +58,8 @@ SHORTEST = 512  # shorter pieces of a sum of products are slower than the whole
 
 FEW_CHANNELS = 16  # up to here two rows of outputs at a time pay on a CPU; not measured on a GPU
 
+WORTH_ALIGNING = 1 << 16  # bytes; to align fewer takes longer than it saves
+
 
 class Rows:
     """`count` rows of outputs of a convolution, R above; `window` is what they see together."""
@@ -97,14 +99,14 @@ def choose_rows(window: Window, channels: int, height: int, factor: Array | None
 
     It pays for few output `channels`, an even `height` of the output, and a window without
     dilation whose `spread` is at most a quarter zeros. `factor`, by which `spread` will be
-    multiplied, must be finite; None if there is no such product.
+    multiplied, must be finite, which is checked on a CPU; None if there is no such product.
     """
     (kh, _), (sh, _), (dh, _) = window.kernel, window.stride, window.dilation
     few_zeros = dh == 1 and 3 * (kh + sh) <= 4 * kh
-    pays = channels <= FEW_CHANNELS and height % 2 == 0 and few_zeros
-    if pays and factor is not None and device_of(factor) == "cpu":
-        pays = all_finite(factor)
-    return Rows(window, 2 if pays else 1)
+    two = channels <= FEW_CHANNELS and height % 2 == 0 and few_zeros
+    if two and factor is not None and device_of(factor) == "cpu":
+        two = all_finite(factor)
+    return Rows(window, 2 if two else 1)
 
 
 def all_finite(x: Array) -> bool:
@@ -123,9 +125,6 @@ def blocks(weight: Array, windows: Array, *views: Array) -> Iterator[tuple[Any, 
     row_bytes = max(1, windows.nbytes // oh)
     block_bytes = max(BLOCK_BYTES[device_of(windows)], 4 * weight.nbytes)
     size = max(1, min(oh, block_bytes // row_bytes))
-    if size == oh:
-        yield slice(0, oh), *map(im2col, views)
-        return
     memories = [aligned_empty(view[..., :size, :, :].size, view) for view in views]
     for first in range(0, oh, size):
         rows = slice(first, min(first + size, oh))
@@ -160,11 +159,13 @@ def sum_of_products(a: Array, b: Array) -> Array:
 
 
 def aligned_empty(size: int, like: Array) -> Array:
-    """Unset memory for `size` numbers of the dtype of `like`, on the same device, aligned with the
-    lines of the cache: some small products are faster then than where NumPy puts arrays.
+    """Unset memory for `size` numbers of the dtype of `like`, on the same device. On a CPU, if it is
+    large, it begins with a line of the cache: some small products are faster then than where NumPy
+    puts arrays.
     """
-    if device_of(like) == "gpu":
+    size_bytes = size * like.itemsize
+    if size_bytes < WORTH_ALIGNING or device_of(like) == "gpu":
         return array_module(like).empty(size, like.dtype)
-    memory = np.empty(size * like.itemsize + 64, np.uint8)
+    memory = np.empty(size_bytes + 64, np.uint8)
     start = -memory.__array_interface__["data"][0] % 64
-    return memory[start : start + size * like.itemsize].view(like.dtype)
+    return memory[start : start + size_bytes].view(like.dtype)
