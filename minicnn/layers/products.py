@@ -159,9 +159,9 @@ def sum_of_products(a: Array, b: Array) -> Array:
 
 
 def aligned_empty(size: int, like: Array) -> Array:
-    """Unset memory for `size` numbers of the dtype of `like`, on the same device. On a CPU, if it is
-    large, it begins with a line of the cache: some small products are faster then than where NumPy
-    puts arrays.
+    """Unset memory for `size` numbers of the dtype of `like`, on the same device. On a CPU, if it
+    is large, it begins with a line of the cache: some small products are faster then than where
+    NumPy puts arrays.
     """
     size_bytes = size * like.itemsize
     if size_bytes < WORTH_ALIGNING or device_of(like) == "gpu":
